@@ -1,0 +1,3 @@
+module example.org/mediaproxy
+
+go 1.26
