@@ -66,9 +66,10 @@ func Classify(b []byte) Kind {
 			return KindSTUN
 		}
 	case first >= 20 && first <= 63:
-		// content types 20..26, version 254.255 (1.0) or 254.253 (1.2); the
-		// unified header of DTLS 1.3 has 001 in its top bits
-		if len(b) >= dtlsHeaderLen && b[1] == 0xfe && (b[2] == 0xff || b[2] == 0xfd) || first >= 32 {
+		// Version 254.255 is DTLS 1.0, 254.253 is 1.2 and the plain records of
+		// 1.3. Its encrypted records have no version; they are few, and a
+		// weaker test would take arbitrary payload for a handshake.
+		if len(b) >= dtlsHeaderLen && b[1] == 0xfe && (b[2] == 0xff || b[2] == 0xfd) {
 			return KindDTLS
 		}
 	case first >= 128 && first <= 191:
