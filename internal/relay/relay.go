@@ -1,0 +1,174 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"example.org/mediaproxy/internal/report"
+)
+
+// Relay talks to dispatchers on behalf of one table of calls.
+type Relay struct {
+	// set in New, read-only afterwards
+	cfg     Config
+	calls   Calls
+	media   Media
+	log     *slog.Logger
+	records *records
+	started time.Time
+	poke    chan struct{} // capacity 1: Run has to look whether it may end
+	stop    chan bool     // capacity 1: Stop was called; whether calls end
+	hurry   chan struct{} // closed by a second Stop
+
+	admission admission
+	traffic   traffic
+	count     counters
+	noise     noise
+	dirty     atomic.Bool // calls ended and were not yet reported
+	stopping  atomic.Bool
+	running   sync.WaitGroup // links and the resolver loop
+
+	mu      sync.Mutex // guards what follows; never held together with another lock
+	choices []*choice  // one per entry of Dispatchers
+	links   map[netip.AddrPort]*link
+	linkCtx context.Context // of all links; nil: not running
+	stopped int             // calls of Stop
+}
+
+// New checks the configuration and returns a relay that does nothing until
+// Run. Calls and media must outlive it.
+func New(cfg Config, calls Calls, media Media, log *slog.Logger) (*Relay, error) {
+	cfg, targets, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{
+		cfg: cfg, calls: calls, media: media, log: orDiscard(log),
+		records: newRecords(cfg.MaxRecords, cfg.RepeatInterval),
+		started: cfg.Now(),
+		poke:    make(chan struct{}, 1), stop: make(chan bool, 1), hurry: make(chan struct{}),
+		links: make(map[netip.AddrPort]*link),
+	}
+	for _, t := range targets {
+		r.choices = append(r.choices, &choice{target: t})
+	}
+	return r, nil
+}
+
+// Run serves until Stop, until a drain by Drain has seen its last call end, or
+// until ctx ends, which is the same as Stop(true). It returns nil when it left
+// in good order and an error when reports of finished calls were lost.
+func (r *Relay) Run(ctx context.Context) error {
+	// The links outlive ctx: they carry the last reports.
+	links, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r.mu.Lock()
+	r.linkCtx = links
+	r.mu.Unlock()
+	if len(r.choices) == 0 {
+		r.log.Error("no dispatchers are configured, the relay idles; set dispatchers in section [Relay]")
+	}
+	r.running.Go(func() { r.resolveLoop(links) })
+	defer r.running.Wait()
+	defer cancel()
+
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	r.traffic.start(r.cfg.Now(), r.media.BytesRelayed())
+	for {
+		select {
+		case <-ctx.Done():
+			return r.leave(true, r.cfg.StopWait, tick)
+		case end := <-r.stop:
+			return r.leave(end, r.cfg.StopWait, tick)
+		case <-r.poke:
+		case <-tick.C:
+			r.tick()
+		}
+		if r.drained() {
+			r.log.Info("drained: the last call has ended")
+			return r.leave(false, r.cfg.DrainWait, tick)
+		}
+	}
+}
+
+// Stop makes Run return. With end, all calls end now and are reported; without,
+// they are left as they are, for whoever takes them over. A second Stop ends
+// the waiting for acknowledgements.
+func (r *Relay) Stop(end bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped++
+	switch r.stopped {
+	case 1:
+		r.stop <- end
+	case 2:
+		close(r.hurry)
+	}
+}
+
+// wake makes Run look whether it may end.
+func (r *Relay) wake() {
+	select {
+	case r.poke <- struct{}{}:
+	default:
+	}
+}
+
+// leave ends calls if asked to, and waits until the reports are acknowledged.
+func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
+	r.stopping.Store(true)
+	r.admission.set(true, true) // from here on no call is created
+	r.announce()
+	if end {
+		ended := r.calls.EndAll(report.ReasonShutdown)
+		r.log.Info("stopping, all calls end", "sessions", len(ended))
+		r.finished(ended)
+	}
+	r.dirty.Store(true) // also what waited for an owner that is away
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+	for {
+		r.deliverPending()
+		waiting, _ := r.records.counts()
+		if waiting == 0 {
+			return nil
+		}
+		select {
+		case <-r.poke:
+		case <-tick.C:
+			r.dirty.Store(true) // a link may have come back
+		case <-r.hurry:
+			return r.lost(waiting)
+		case <-deadline.C:
+			return r.lost(waiting)
+		}
+	}
+}
+
+func (r *Relay) lost(waiting int) error {
+	r.log.Error("stopped before a dispatcher acknowledged all finished calls", "lost", waiting)
+	return errLost
+}
+
+var errLost = errors.New("reports of finished calls were lost: no dispatcher acknowledged them in time")
+
+// tick is what happens once a second.
+func (r *Relay) tick() {
+	defer func() {
+		if bug := recover(); bug != nil {
+			r.count.panics.Add(1)
+			r.log.Error("a bug was met in the periodic work; calls go on, please report it", "panic", bug)
+		}
+	}()
+	r.finished(r.calls.Sweep())
+	r.sample()
+	r.noise.flush(r.log)
+	r.retire()
+	r.dirty.Store(true) // repeats may be due
+	r.deliverPending()
+}
