@@ -1,0 +1,58 @@
+package media
+
+import (
+	"time"
+
+	"example.org/mediaproxy/internal/forward"
+	"example.org/mediaproxy/internal/report"
+)
+
+// Timeout says which time-out ended a stream.
+type Timeout struct {
+	Status string // a Status constant of package report
+	Wait   time.Duration
+}
+
+// Expired says whether the stream has timed out: neither direction had a packet
+// for as long as its state allows. Connectivity checks and handshakes do not
+// count. RTCP does: two muted phones may send nothing else.
+func (s *Stream) Expired() (Timeout, bool) {
+	now := s.engine.table.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.running {
+		return Timeout{}, false
+	}
+	cfg := &s.engine.cfg
+	last := [2]time.Duration{s.lastMedia(Caller), s.lastMedia(Callee)}
+	latest := max(last[Caller], last[Callee])
+	began := latest != forward.Never
+	switch {
+	case s.onHold():
+		if now-max(latest, s.heldAt) >= cfg.HoldTimeout {
+			return Timeout{report.StatusHoldTimeout, cfg.HoldTimeout}, true
+		}
+	case !began:
+		if now-max(s.created, s.resumed, s.at) >= cfg.StreamTimeout {
+			status := report.StatusNoTraffic
+			if s.parties[Caller].ICE && s.parties[Callee].ICE {
+				status = report.StatusUnselectedICE // the agents found a better way
+			}
+			return Timeout{status, cfg.StreamTimeout}, true
+		}
+	case now-max(latest, s.resumed) >= cfg.IdleTimeout:
+		return Timeout{report.StatusIdle, cfg.IdleTimeout}, true
+	case cfg.OneWayTimeout > 0:
+		for side, at := range last {
+			if s.parties[side].Direction == SendRecv && s.answered && now-max(at, s.created, s.resumed, s.at) >= cfg.OneWayTimeout {
+				return Timeout{report.StatusOneWay, cfg.OneWayTimeout}, true
+			}
+		}
+	}
+	return Timeout{}, false
+}
+
+// lastMedia is when a party was last heard, on either path.
+func (s *Stream) lastMedia(side Side) time.Duration {
+	return max(s.legs[RTP][side].port.Counters().LastMedia, s.legs[RTCP][side].port.Counters().LastMedia)
+}
