@@ -73,7 +73,7 @@ done
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/mplab.XXXXXX") || exit 2
 export PYTHONDONTWRITEBYTECODE=1 TERM="${TERM:-xterm}"
-pids=""
+pids="" lock=""
 alive() { kill -0 "$1" 2>/dev/null; }
 gone() { ! alive "$1"; }
 wait_for() { # seconds, condition...
@@ -99,15 +99,21 @@ finish() {
 	stop_all
 	net_down
 	if [ $keep = 1 ]; then echo "work folder: $work" >&2; else rm -rf "$work"; fi
+	[ -z "$lock" ] || rm -f "$lock"
 }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+trap 'exit 141' PIPE
 
 # On loopback the ports are shared by everybody: one lab at a time. In namespaces they are not.
 if [ $net = loopback ]; then
-	exec 9>"${TMPDIR:-/tmp}/mplab-$LAB_SIP_PORT.lock"
-	flock -w 900 9 || die "another lab holds the ports for 15 minutes now"
+	# The holder removes the file when it ends; then the lock is one on a file of no name.
+	until [ -n "$lock" ]; do
+		exec 9>"${TMPDIR:-/tmp}/mplab-$LAB_SIP_PORT.lock"
+		flock -w 900 9 || die "another lab holds the ports for 15 minutes now"
+		[ "${TMPDIR:-/tmp}/mplab-$LAB_SIP_PORT.lock" -ef /proc/$$/fd/9 ] && lock=${TMPDIR:-/tmp}/mplab-$LAB_SIP_PORT.lock
+	done
 else
 	exec 9>/dev/null
 fi
@@ -197,10 +203,10 @@ call() {
 	uac=$!
 	[ "$s" = end-dialog ] && { end_from_outside "$uac" || why="$why jsonrpc"; }
 
-	wait "$uac" || { codes="uac=$?"; kill -TERM "$uas" $uas2 2>/dev/null; }
-	wait "$uas" || codes="$codes uas=$?"
-	[ -z "$uas2" ] || wait "$uas2" || codes="$codes uas2=$?"
-	[ -z "$codes" ] || why="$why sip($codes)"
+	wait "$uac" || { codes="-uac=$?"; kill -TERM "$uas" $uas2 2>/dev/null; }
+	wait "$uas" || codes="$codes-uas=$?"
+	[ -z "$uas2" ] || wait "$uas2" || codes="$codes-uas2=$?"
+	[ -z "$codes" ] || why="$why sip$codes"
 	kill -TERM "$meter"
 	wait "$meter" || why="$why media"
 	alive "$relay" || why="$why relay-side-ended"
