@@ -68,8 +68,8 @@ type Dispatcher struct {
 type Relay struct {
 	Program
 
-	Dispatchers []HostPort
-	Name        string // empty: host name and address
+	Dispatchers []string // host, host:port, address or [IPv6]:port, as written
+	Name        string   // empty: host name and address
 	Labels      []string
 	Passport    string // empty: no check
 

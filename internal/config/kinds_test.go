@@ -54,10 +54,10 @@ func TestEndpoint(t *testing.T) {
 func TestHosts(t *testing.T) {
 	check(t, hosts, []reading{
 		{"", "", ""},
-		{"a.example", "a.example:25060", ""},
-		{"a b:1,\n\tc", "a:25060, b:1, c:25060", ""},
+		{"a.example", "a.example", ""},
+		{"a b:1,\n\tc", "a, b:1, c", ""},
 		{"192.0.2.1:5", "192.0.2.1:5", ""},
-		{"2001:db8::1, [2001:db8::2]:7, [::3]", "[2001:db8::1]:25060, [2001:db8::2]:7, [::3]:25060", ""},
+		{"2001:db8::1, [2001:db8::2]:7, [::3]", "2001:db8::1, [2001:db8::2]:7, [::3]", ""},
 		{"a:0", "", "want host[:port]"},
 		{"a:b:c", "", "want host[:port]"},
 		{"[a]:1", "", "want host[:port]"},

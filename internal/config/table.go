@@ -65,7 +65,7 @@ var dispatcherKeys = append([]key{
 }, programKeys(func(c *Config) *Program { return &c.Dispatcher.Program })...)
 
 var relayKeys = append([]key{
-	setting("dispatchers", "", hosts, func(c *Config) *[]HostPort { return &c.Relay.Dispatchers },
+	setting("dispatchers", "", hosts, func(c *Config) *[]string { return &c.Relay.Dispatchers },
 		"Dispatchers to connect to: addresses or names, with 25060 as port unless given. A name is looked up as SRV record _sip._udp first, then as address."),
 	setting("name", "", name, func(c *Config) *string { return &c.Relay.Name },
 		"Name by which dispatchers know this relay, also when its address changes.").new().orElse("host name and relay address"),
