@@ -1,0 +1,507 @@
+package relay
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/control"
+	"example.org/mediaproxy/internal/wire/relaylink"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeCalls is a session table without media: a call is its two tags.
+type fakeCalls struct {
+	mu      sync.Mutex
+	calls   []Call
+	records int
+	ports   uint16
+	expired []Finished // what the next Sweep returns
+	docs    []report.Session
+	last    control.Update
+}
+
+func (f *fakeCalls) find(callID, tag string) int {
+	for i, c := range f.calls {
+		if c.CallID == callID && (tag == "" || c.FromTag == tag) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (f *fakeCalls) Update(u control.Update, owner string, mayCreate bool) (control.Answer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = u
+	switch {
+	case u.CallID == "bug":
+		panic("a bug in the session table")
+	case u.CallID == "full":
+		return control.Answer{}, errors.New("ports exhausted: all 4 of 50000:50004 are in use")
+	}
+	if f.find(u.CallID, u.FromTag) < 0 {
+		if !mayCreate || !u.HasMedia {
+			return control.Answer{}, fmt.Errorf("call %s: %w", u.CallID, errUnknownSession)
+		}
+		f.calls = append(f.calls, Call{CallID: u.CallID, FromTag: u.FromTag, ToTag: u.ToTag, DialogID: u.DialogID, Owner: owner})
+	}
+	a := control.Answer{IP: netip.MustParseAddr("203.0.113.9")}
+	for i := range u.Media {
+		a.Ports = append(a.Ports, 50002+uint16(4*i))
+	}
+	return a, nil
+}
+
+func (f *fakeCalls) endLocked(i int, reason string) Finished {
+	c := f.calls[i]
+	f.calls = append(f.calls[:i:i], f.calls[i+1:]...)
+	f.records++
+	return Finished{Owner: c.Owner, Report: report.Session{
+		CallID: c.CallID, FromTag: c.FromTag, DialogID: c.DialogID, CallerUA: "Unknown", CalleeUA: "Unknown",
+		Streams: []report.Stream{}, RecordID: fmt.Sprintf("r%d", f.records), Reason: reason,
+	}}
+}
+
+func (f *fakeCalls) Remove(r control.Remove) (report.Session, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := f.find(r.CallID, r.FromTag)
+	if i < 0 {
+		return report.Session{}, fmt.Errorf("call %s: %w", r.CallID, errUnknownSession)
+	}
+	return f.endLocked(i, report.ReasonRemoved).Report, nil
+}
+
+func (f *fakeCalls) Terminate(callID, fromTag string) (ended []Finished) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := f.find(callID, fromTag); i >= 0; i = f.find(callID, fromTag) {
+		ended = append(ended, f.endLocked(i, report.ReasonTerminated))
+	}
+	return ended
+}
+
+func (f *fakeCalls) EndAll(reason string) (ended []Finished) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.calls) > 0 {
+		ended = append(ended, f.endLocked(0, reason))
+	}
+	return ended
+}
+
+// expire lets the next Sweep report a call as timed out.
+func (f *fakeCalls) expire(callID string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := f.find(callID, ""); i >= 0 {
+		f.expired = append(f.expired, f.endLocked(i, report.ReasonTimeout))
+	}
+}
+
+func (f *fakeCalls) Sweep() []Finished {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ended := f.expired
+	f.expired = nil
+	return ended
+}
+
+func (f *fakeCalls) Len() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.calls)
+}
+
+func (f *fakeCalls) Calls() []Call {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]Call(nil), f.calls...)
+}
+
+func (f *fakeCalls) Sessions() []report.Session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]report.Session(nil), f.docs...)
+}
+
+func (f *fakeCalls) Session(callID, fromTag string) (docs []report.Session) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if i := f.find(callID, fromTag); i >= 0 {
+		docs = append(docs, report.Session{CallID: callID, FromTag: f.calls[i].FromTag, Streams: []report.Stream{}})
+	}
+	return docs
+}
+
+func (f *fakeCalls) Explain(string, string) []Explanation { return nil }
+
+func (f *fakeCalls) StreamCount() map[string]int {
+	if n := f.Len(); n > 0 {
+		return map[string]int{"audio": n}
+	}
+	return nil
+}
+
+// add makes a call without a command.
+func (f *fakeCalls) add(callID, owner string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, Call{CallID: callID, FromTag: "f", Owner: owner})
+}
+
+type fakeMedia struct {
+	mu    sync.Mutex
+	bytes uint64
+}
+
+func (m *fakeMedia) BytesRelayed() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bytes
+}
+
+func (m *fakeMedia) relay(n uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bytes += n
+}
+func (*fakeMedia) PortsFree() int { return 996 }
+func (*fakeMedia) Capacity() int  { return 250 }
+func (*fakeMedia) Mover() string  { return "user-space" }
+
+// fakeNet hands out pipes instead of connections.
+type fakeNet struct {
+	mu      sync.Mutex
+	down    map[netip.AddrPort]error
+	plain   map[netip.AddrPort]bool
+	dials   map[netip.AddrPort][]time.Time
+	accepts chan accepted
+}
+
+type accepted struct {
+	addr netip.AddrPort
+	nc   net.Conn
+}
+
+func newFakeNet() *fakeNet {
+	return &fakeNet{
+		down: map[netip.AddrPort]error{}, plain: map[netip.AddrPort]bool{},
+		dials: map[netip.AddrPort][]time.Time{}, accepts: make(chan accepted, 64),
+	}
+}
+
+func (n *fakeNet) set(change func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	change()
+}
+
+func (n *fakeNet) dialed(addr string) []time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]time.Time(nil), n.dials[netip.MustParseAddrPort(addr)]...)
+}
+
+func (n *fakeNet) dial(_ context.Context, addr netip.AddrPort) (net.Conn, string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dials[addr] = append(n.dials[addr], time.Now())
+	if err := n.down[addr]; err != nil {
+		return nil, "", err
+	}
+	ours, theirs := net.Pipe()
+	n.accepts <- accepted{addr, theirs}
+	if n.plain[addr] {
+		return ours, "", nil
+	}
+	return ours, relaylink.ALPN, nil
+}
+
+// dispatcher is the other end of a link.
+type dispatcher struct {
+	t     *testing.T
+	addr  netip.AddrPort
+	nc    net.Conn
+	lines chan string
+	done  chan struct{}
+}
+
+func newDispatcher(t *testing.T, addr netip.AddrPort, nc net.Conn) *dispatcher {
+	d := &dispatcher{t: t, addr: addr, nc: nc, lines: make(chan string, 200000), done: make(chan struct{})}
+	go func() {
+		defer close(d.done)
+		defer close(d.lines)
+		in := bufio.NewReaderSize(nc, 64<<10)
+		for {
+			line, err := in.ReadString('\n')
+			if err != nil {
+				return
+			}
+			d.lines <- line
+		}
+	}()
+	return d
+}
+
+// close breaks the connection.
+func (d *dispatcher) close() {
+	d.nc.Close()
+	<-d.done
+}
+
+// next returns the next line, of which CR LF are a part.
+func (d *dispatcher) next() string {
+	d.t.Helper()
+	select {
+	case line, open := <-d.lines:
+		if !open {
+			d.t.Fatal("the relay closed the connection")
+		}
+		return line
+	case <-time.After(5 * time.Minute):
+		d.t.Fatal("no line from the relay")
+		return ""
+	}
+}
+
+func (d *dispatcher) want(want string) {
+	d.t.Helper()
+	if got := d.next(); got != want+"\r\n" {
+		d.t.Fatalf("got line %q, want %q", got, want+"\r\n")
+	}
+}
+
+// skipTo returns the first line with that beginning and answers pings on the way.
+func (d *dispatcher) skipTo(prefix string) string {
+	d.t.Helper()
+	for {
+		line := d.next()
+		if strings.HasPrefix(line, prefix) {
+			return line
+		}
+		if strings.HasPrefix(line, "ping") {
+			d.send("pong\r\n")
+		}
+	}
+}
+
+// none fails if a line other than a keep-alive comes within that time.
+func (d *dispatcher) none(within time.Duration) {
+	d.t.Helper()
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	for {
+		select {
+		case line, open := <-d.lines:
+			if !open {
+				d.t.Fatal("the relay closed the connection")
+			}
+			if !strings.HasPrefix(line, "ping") {
+				d.t.Fatalf("got line %q, want none", line)
+			}
+			d.send("pong\r\n")
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// closed fails unless the relay closes the connection within that time.
+func (d *dispatcher) closed(within time.Duration) {
+	d.t.Helper()
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	for {
+		select {
+		case _, open := <-d.lines:
+			if !open {
+				return
+			}
+		case <-timer.C:
+			d.t.Fatalf("the connection still stands after %v", within)
+		}
+	}
+}
+
+func (d *dispatcher) send(text string) {
+	d.t.Helper()
+	if _, err := d.nc.Write([]byte(text)); err != nil {
+		d.t.Fatalf("write %q: %v", text, err)
+	}
+}
+
+// greet exchanges the greetings of link/2 and returns the relay's.
+func (d *dispatcher) greet(name string) relaylink.RelayHello {
+	d.t.Helper()
+	line := d.next()
+	body, ok := strings.CutPrefix(strings.TrimSuffix(line, "\r\n"), "hello ")
+	if !ok {
+		d.t.Fatalf("got first line %q, want a hello", line)
+	}
+	hello, err := relaylink.ParseRelayHello([]byte(body))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.send(fmt.Sprintf("hello {\"name\": %q, \"instance\": \"i-%s\", \"version\": \"1\", \"features\": []}\r\n", name, name))
+	return hello
+}
+
+// command sends a command with headers, given as name and value in turn.
+func (d *dispatcher) command(name, seq string, headers ...string) {
+	d.t.Helper()
+	cmd := relaylink.Command{Name: name, Seq: seq}
+	for i := 0; i < len(headers); i += 2 {
+		cmd.Headers = append(cmd.Headers, control.Header{Name: headers[i], Value: headers[i+1]})
+	}
+	d.send(string(relaylink.AppendCommand(nil, cmd)))
+}
+
+// offer sends an update that offers one audio stream.
+func (d *dispatcher) offer(seq, callID string, more ...string) {
+	d.t.Helper()
+	d.command("update", seq, append([]string{"type", "request", "call_id", callID, "cseq", "1", "from_uri", "a@x", "to_uri", "b@x",
+		"from_tag", "f", "user_agent", "UA", "media", "audio:192.0.2.5:4000:sendrecv:ice=no"}, more...)...)
+}
+
+// expired decodes the next report of a finished call.
+func (d *dispatcher) expired() report.Session {
+	d.t.Helper()
+	line := d.skipTo("expired ")
+	var doc report.Session
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(line, "expired ")), &doc); err != nil {
+		d.t.Fatalf("%q: %v", line, err)
+	}
+	return doc
+}
+
+// rig is a relay with everything around it faked.
+type rig struct {
+	t     *testing.T
+	net   *fakeNet
+	calls *fakeCalls
+	media *fakeMedia
+	dns   *fakeResolver
+	log   *lockedBuffer
+	relay *Relay
+	ended chan error
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+const (
+	addrA = "192.0.2.1:25060"
+	addrB = "192.0.2.2:25060"
+)
+
+// start runs a relay with the two addresses above, unless change says
+// otherwise. It is stopped at the end of the test.
+func start(t *testing.T, change func(*rig, *Config)) *rig {
+	t.Helper()
+	g := &rig{
+		t: t, net: newFakeNet(), calls: &fakeCalls{}, media: &fakeMedia{}, log: &lockedBuffer{}, ended: make(chan error, 1),
+		dns: &fakeResolver{srv: map[string][]*net.SRV{}, hosts: map[string][]netip.Addr{}, fail: map[string]error{}},
+	}
+	cfg := Config{
+		Name: "r1", Instance: "i1", Version: "1.0", IPs: []netip.Addr{netip.MustParseAddr("203.0.113.9")},
+		Dispatchers: []string{"192.0.2.1"}, Dial: g.net.dial, Resolver: g.dns, TrafficSampling: 15 * time.Second,
+	}
+	if change != nil {
+		change(g, &cfg)
+	}
+	r, err := New(cfg, g.calls, g.media, slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.relay = r
+	go func() { g.ended <- r.Run(context.Background()); close(g.ended) }()
+	t.Cleanup(func() {
+		r.Stop(false)
+		r.Stop(false)
+		<-g.ended
+		for {
+			select {
+			case a := <-g.net.accepts:
+				a.nc.Close()
+			default:
+				if t.Failed() {
+					t.Log(g.log.String())
+				}
+				return
+			}
+		}
+	})
+	return g
+}
+
+// accept waits for the relay to connect to that address.
+func (g *rig) accept(addr string) *dispatcher {
+	g.t.Helper()
+	select {
+	case a := <-g.net.accepts:
+		if a.addr.String() != addr {
+			g.t.Fatalf("the relay connected to %v, want %s", a.addr, addr)
+		}
+		d := newDispatcher(g.t, a.addr, a.nc)
+		g.t.Cleanup(func() { d.close() })
+		return d
+	case <-time.After(10 * time.Minute):
+		g.t.Fatalf("the relay did not connect to %s", addr)
+		return nil
+	}
+}
+
+// acceptAll waits for connections to all of these addresses, in any order.
+func (g *rig) acceptAll(addrs ...string) map[string]*dispatcher {
+	g.t.Helper()
+	all := map[string]*dispatcher{}
+	for range addrs {
+		a := <-g.net.accepts
+		d := newDispatcher(g.t, a.addr, a.nc)
+		g.t.Cleanup(func() { d.close() })
+		all[a.addr.String()] = d
+	}
+	for _, addr := range addrs {
+		if all[addr] == nil {
+			g.t.Fatalf("the relay did not connect to %s", addr)
+		}
+	}
+	return all
+}
+
+func plainAt(addrs ...string) func(*rig, *Config) {
+	return func(g *rig, _ *Config) {
+		for _, a := range addrs {
+			g.net.plain[netip.MustParseAddrPort(a)] = true
+		}
+	}
+}
