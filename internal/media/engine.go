@@ -207,6 +207,15 @@ func (e *Engine) Advertise(local netip.Addr) netip.Addr {
 	return local
 }
 
+// DefaultAddress is what a party is told when no stream says otherwise.
+func (e *Engine) DefaultAddress(v6 bool) netip.Addr {
+	a, err := e.localFor(netip.Addr{}, v6)
+	if err != nil && len(e.cfg.Locals) > 0 {
+		a = e.cfg.Locals[0]
+	}
+	return e.Advertise(a)
+}
+
 func (e *Engine) poolFor(a netip.Addr) *pool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -28,8 +28,8 @@ type PartyStats struct {
 
 // Stats reads the counters. It holds up no packet: they are read without a lock.
 func (s *Stream) Stats() Stats {
-	now := s.engine.table.Now()
 	s.mu.Lock()
+	now := s.now()
 	learned := [2]netip.AddrPort{s.legs[RTP][Caller].learner.learned, s.legs[RTP][Callee].learner.learned}
 	s.mu.Unlock()
 	st := Stats{MediaType: s.mediaType, FirstMedia: forward.Never}
@@ -81,11 +81,19 @@ func ago(now, at time.Duration) float64 {
 	return (now - at).Seconds()
 }
 
+// now stands still when the stream has ended.
+func (s *Stream) now() time.Duration {
+	if s.running {
+		return s.engine.table.Now()
+	}
+	return s.endedAt
+}
+
 // Explain tells the stream's state and history.
 func (s *Stream) Explain() report.StreamExplanation {
-	now := s.engine.table.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := s.now()
 	e := report.StreamExplanation{
 		MediaType: s.mediaType, Created: float64(s.wall.UnixMilli()) / 1000, Age: (now - s.created).Seconds(),
 		Answered: s.answered, Decisions: s.history.decisions(s.created), Forgotten: s.history.forgotten,

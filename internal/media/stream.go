@@ -58,7 +58,8 @@ type Stream struct {
 	resumed  time.Duration // also when learning reopened: time-outs begin anew
 	answered bool
 	at       time.Duration // of the answer
-	running  bool // all legs stand and Close was not called
+	running  bool          // all legs stand and Close was not called
+	endedAt  time.Duration
 	history  history
 }
 
@@ -208,7 +209,7 @@ func (s *Stream) Close(why string) {
 		return
 	}
 	s.note(now, report.Ended, why)
-	s.running = false
+	s.running, s.endedAt = false, now
 	s.engine.release(s)
 }
 

@@ -61,7 +61,7 @@ const silentAfter = 10.0
 func Diagnose(streams []StreamExplanation) []Finding {
 	findings := []Finding{}
 	for _, s := range streams {
-		if s.Status != StatusActive || !s.Answered {
+		if s.Status == StatusRejected || s.Status == StatusOnHold || !s.Answered {
 			continue
 		}
 		caller, callee := s.leg("caller", "RTP"), s.leg("callee", "RTP")
@@ -132,8 +132,10 @@ func (s *StreamExplanation) leg(party, path string) *Leg {
 	return nil
 }
 
-func (l *Leg) silent() bool  { return l.LastMedia < 0 || l.LastMedia > silentAfter }
-func (l *Leg) maySend() bool { return l.Direction == "" || l.Direction == "sendrecv" || l.Direction == "sendonly" }
+func (l *Leg) silent() bool { return l.LastMedia < 0 || l.LastMedia > silentAfter }
+func (l *Leg) maySend() bool {
+	return l.Direction == "" || l.Direction == "sendrecv" || l.Direction == "sendonly"
+}
 
 func (l *Leg) heard() string {
 	if l.LastMedia < 0 {

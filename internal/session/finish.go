@@ -1,0 +1,170 @@
+package session
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"example.org/mediaproxy/internal/forward"
+	"example.org/mediaproxy/internal/media"
+	"example.org/mediaproxy/internal/report"
+)
+
+// finish ends the session once.
+func (s *Session) finish(reason, status string) (Finished, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return Finished{}, false
+	}
+	s.finishLocked(reason, status)
+	return Finished{Owner: s.owner, Report: s.document()}, true
+}
+
+func (s *Session) finishLocked(reason, status string) {
+	s.ended, s.end, s.reason, s.record = true, s.table.cfg.Clock(), reason, newRecordID()
+	for _, st := range s.streams {
+		st.close(status, s.end)
+	}
+	s.table.forget(s)
+	s.table.remember(s)
+}
+
+// sweep closes streams that timed out. The session ends with its last one, or
+// when it has had none for a while (the message that removes it may be lost).
+func (s *Session) sweep() (Finished, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return Finished{}, false
+	}
+	now := s.table.cfg.Clock()
+	expired, unselected, left := 0, 0, 0
+	for _, st := range s.streams {
+		if !st.isLive() {
+			continue
+		}
+		timeout, ok := st.media.Expired()
+		if !ok {
+			left++
+			continue
+		}
+		st.wait = timeout.Wait
+		st.close(timeout.Status, now)
+		expired++
+	}
+	if left > 0 || expired == 0 && now.Sub(s.changed) < s.table.cfg.EmptyTimeout {
+		return Finished{}, false
+	}
+	timedOut := 0
+	for _, st := range s.streams {
+		switch st.status {
+		case report.StatusUnselectedICE:
+			unselected++
+		case report.StatusNoTraffic, report.StatusIdle, report.StatusHoldTimeout, report.StatusOneWay:
+			timedOut++
+		}
+	}
+	reason := report.ReasonTimeout
+	switch {
+	case s.start.IsZero():
+		reason = report.ReasonUnanswered
+	case unselected > 0 && timedOut == 0:
+		reason = report.ReasonUnused
+	}
+	s.finishLocked(reason, report.StatusClosed)
+	return Finished{Owner: s.owner, Report: s.document()}, true
+}
+
+// document is the session's statistics.
+func (s *Session) document() report.Session {
+	d := report.Session{
+		CallID: report.Text(s.callID), FromTag: report.Text(s.fromTag), FromURI: report.Text(s.fromURI), ToURI: report.Text(s.toURI),
+		CallerUA: agent(s.agents[media.Caller]), CalleeUA: agent(s.agents[media.Callee]), Streams: []report.Stream{},
+		RecordID: s.record, Reason: s.reason, DialogID: report.Text(s.dialogID), Relay: s.table.cfg.Relay,
+	}
+	if s.toTag != "" {
+		tag := report.Text(s.toTag)
+		d.ToTag = &tag
+	}
+	if s.username != "" {
+		name := report.Text(s.username)
+		d.Username = &name
+	}
+	if s.start.IsZero() {
+		return d
+	}
+	start := float64(s.start.UnixMicro()) / 1e6
+	d.StartTime = &start
+	d.Duration = seconds(s.until().Sub(s.start))
+	for _, st := range s.streams {
+		if !st.start.IsZero() {
+			d.Streams = append(d.Streams, s.streamDocument(st, d.Duration))
+		}
+	}
+	slices.SortStableFunc(d.Streams, func(a, b report.Stream) int { return cmp.Compare(a.StartTime, b.StartTime) })
+	return d
+}
+
+// until is the end of the session, or now.
+func (s *Session) until() time.Time {
+	if s.ended {
+		return s.end
+	}
+	return s.table.cfg.Clock()
+}
+
+func (s *Session) streamDocument(st *stream, duration int64) report.Stream {
+	stats := st.media.Stats()
+	caller, callee := stats.Parties[media.Caller], stats.Parties[media.Callee]
+	d := report.Stream{
+		MediaType: report.Text(st.mediaType), Status: st.statusNow(), TimeoutWait: seconds(st.wait),
+		CallerCodec: caller.Codec, CalleeCodec: callee.Codec,
+		StartTime: seconds(st.start.Sub(s.start)), EndTime: duration,
+		CallerBytes: caller.Bytes, CalleeBytes: callee.Bytes, CallerPackets: caller.Packets, CalleePackets: callee.Packets,
+		CallerLocal: caller.Local.String(), CalleeLocal: callee.Local.String(),
+		CallerRemote: learned(caller), CalleeRemote: learned(callee),
+		Caller: &caller.Quality, Callee: &callee.Quality,
+	}
+	switch {
+	case st.status == report.StatusRejected:
+		d.EndTime = d.StartTime
+	case st.status != "":
+		d.EndTime = min(duration, seconds(st.end.Sub(s.start)))
+	}
+	if stats.FirstMedia != forward.Never {
+		delay := stats.FirstMedia.Seconds()
+		d.PostDialDelay = &delay
+	}
+	return d
+}
+
+func learned(p media.PartyStats) string {
+	if !p.Learned.IsValid() {
+		return "Unknown"
+	}
+	return p.Learned.String()
+}
+
+func agent(ua string) string {
+	if ua == "" {
+		return "Unknown"
+	}
+	return report.Text(ua)
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
+// explain tells what happened to the session.
+func (s *Session) explain() report.Explanation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := report.Explanation{Session: s.document(), Streams: []report.StreamExplanation{}}
+	for _, st := range s.streams {
+		x := st.media.Explain()
+		x.Status = st.statusNow()
+		e.Streams = append(e.Streams, x)
+	}
+	e.Findings = report.Diagnose(e.Streams)
+	return e
+}
