@@ -63,8 +63,11 @@ func (r *Relay) Draining() bool {
 // drained reports whether the process is to leave now.
 func (r *Relay) drained() bool {
 	r.admission.mu.RLock()
-	defer r.admission.mu.RUnlock()
-	return r.admission.leave && r.calls.Len() == 0
+	leave := r.admission.leave
+	r.admission.mu.RUnlock()
+	// In this order: a command that ends the last call counts as ending until
+	// its record is kept.
+	return leave && r.calls.Len() == 0 && r.ending.Load() == 0
 }
 
 // announce tells the dispatchers at once, not with the next keep-alive.

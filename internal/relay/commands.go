@@ -31,6 +31,15 @@ var (
 // command executes one command and queues its answer. Only a broken connection
 // is an error.
 func (c *conn) command(cmd relaylink.Command) error {
+	if cmd.Name == relaylink.Remove || cmd.Name == relaylink.Terminate {
+		c.relay.ending.Add(1)
+		defer func() {
+			c.relay.ending.Add(-1)
+			if c.relay.Draining() {
+				c.relay.wake() // it may have been the last call
+			}
+		}()
+	}
 	body, err := c.guarded(cmd)
 	if err != nil {
 		body = c.negative(cmd, err)

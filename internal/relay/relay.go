@@ -31,6 +31,7 @@ type Relay struct {
 	noise     noise
 	dirty     atomic.Bool // calls ended and were not yet reported
 	stopping  atomic.Bool
+	ending    atomic.Int64 // commands under way that may end calls
 	running   sync.WaitGroup // links and the resolver loop
 
 	mu      sync.Mutex // guards what follows; never held together with another lock
@@ -134,8 +135,9 @@ func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
 	defer deadline.Stop()
 	for {
 		r.deliverPending()
+		ending := r.ending.Load() // before the count: see drained
 		waiting, _ := r.records.counts()
-		if waiting == 0 {
+		if waiting == 0 && ending == 0 {
 			return nil
 		}
 		select {
