@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 
+	"example.org/mediaproxy/internal/session"
 	"example.org/mediaproxy/internal/wire/control"
 )
 
@@ -20,7 +21,7 @@ func (r *Relay) admit(u control.Update, owner string) (control.Answer, error) {
 	r.admission.mu.RLock()
 	defer r.admission.mu.RUnlock()
 	answer, err := r.calls.Update(u, owner, !r.admission.draining)
-	if r.admission.draining && u.HasMedia && errors.Is(err, errUnknownSession) {
+	if r.admission.draining && u.HasMedia && errors.Is(err, session.ErrUnknown) {
 		return control.Answer{}, &refusal{control.ReplyHalting, errDraining.Error()}
 	}
 	return answer, err

@@ -1,36 +1,29 @@
 package relay
 
 import (
-	"errors"
-
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/session"
 	"example.org/mediaproxy/internal/wire/control"
 )
 
-// placeholders until session and report land
-type Finished struct {
-	Owner  string
-	Report report.Session
-}
-type Call struct{ CallID, FromTag, ToTag, DialogID, Owner string }
-type Explanation struct{}
-
-var errUnknownSession = errors.New("unknown session")
-
 // Calls is the table of calls as the relay uses it. *session.Table is one.
 type Calls interface {
+	// Update applies one message and answers with ports, or with an error that
+	// wraps session.ErrUnknown when there is no call and none may be created.
 	Update(u control.Update, owner string, mayCreate bool) (control.Answer, error)
 	Remove(r control.Remove) (report.Session, error)
-	Terminate(callID, fromTag string) []Finished
-	Sweep() []Finished
-	EndAll(reason string) []Finished
+	Terminate(callID, fromTag string) []session.Finished // fromTag "": all of that Call-ID
+	Sweep() []session.Finished                           // once a second: what timed out
+	EndAll(reason string) []session.Finished
 	Len() int
 	Sessions() []report.Session
 	Session(callID, fromTag string) []report.Session
-	Explain(callID, fromTag string) []Explanation
-	Calls() []Call
-	StreamCount() map[string]int
+	Explain(callID, fromTag string) []report.Explanation
+	Calls() []session.Call
+	StreamCount() map[string]int // live streams by media type
 }
+
+var _ Calls = (*session.Table)(nil)
 
 // Media is what the relay wants to know of the engine that moves the packets.
 // *media.Engine is one.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/session"
 	"example.org/mediaproxy/internal/wire/control"
 	"example.org/mediaproxy/internal/wire/relaylink"
 )
@@ -115,7 +116,7 @@ func (c *conn) negative(cmd relaylink.Command, err error) []byte {
 	case r.word == control.ReplyHalting:
 		c.relay.count.halted.Add(1)
 		level = slog.LevelDebug
-	case errors.Is(err, errUnknownSession):
+	case errors.Is(err, session.ErrUnknown):
 		// Ordinary: a remove after a time-out, or a message for another relay.
 		c.relay.count.unknown.Add(1)
 		level = slog.LevelDebug

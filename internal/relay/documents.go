@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/session"
 	"example.org/mediaproxy/internal/wire/relaylink"
 )
 
@@ -73,7 +74,7 @@ func (c *conn) list(cmd relaylink.Command) ([]byte, error) {
 	}
 	calls := c.relay.calls.Calls()
 	if want := header(cmd, relaylink.HeaderFilter); want != "" {
-		calls = slices.DeleteFunc(slices.Clone(calls), func(call Call) bool {
+		calls = slices.DeleteFunc(slices.Clone(calls), func(call session.Call) bool {
 			return !strings.Contains(call.CallID, want) && !strings.Contains(call.FromTag, want) &&
 				!strings.Contains(call.ToTag, want) && !strings.Contains(call.Owner, want)
 		})
@@ -97,21 +98,21 @@ func (c *conn) list(cmd relaylink.Command) ([]byte, error) {
 
 // ordered sorts calls by a field, downwards after a minus. Without an order
 // they come as they were created.
-func ordered(calls []Call, order string) ([]Call, error) {
+func ordered(calls []session.Call, order string) ([]session.Call, error) {
 	field, down := strings.CutPrefix(order, "-")
-	var key func(Call) string
+	var key func(session.Call) string
 	switch field {
 	case "", "created":
 	case "call_id":
-		key = func(call Call) string { return call.CallID }
+		key = func(call session.Call) string { return call.CallID }
 	case "owner":
-		key = func(call Call) string { return call.Owner }
+		key = func(call session.Call) string { return call.Owner }
 	default:
 		return nil, fmt.Errorf("header order: %.40q is none of created, call_id, owner (with a minus: downwards)", order)
 	}
 	calls = slices.Clone(calls)
 	if key != nil {
-		slices.SortStableFunc(calls, func(a, b Call) int { return strings.Compare(key(a), key(b)) })
+		slices.SortStableFunc(calls, func(a, b session.Call) int { return strings.Compare(key(a), key(b)) })
 	}
 	if down {
 		slices.Reverse(calls)

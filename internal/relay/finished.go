@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/session"
 )
 
 // place is what deliver needs to know of one link.
@@ -17,7 +18,7 @@ type place struct {
 }
 
 // finished stores calls that ended and makes their reports due.
-func (r *Relay) finished(list []Finished) {
+func (r *Relay) finished(list []session.Finished) {
 	for _, f := range list {
 		r.keep(r.named(f.Report), f.Owner, nil)
 	}

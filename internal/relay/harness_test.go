@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/session"
 	"example.org/mediaproxy/internal/wire/control"
 	"example.org/mediaproxy/internal/wire/relaylink"
 	"go.uber.org/goleak"
@@ -26,10 +27,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeCalls is a session table without media: a call is its two tags.
 type fakeCalls struct {
 	mu      sync.Mutex
-	calls   []Call
+	calls   []session.Call
 	records int
 	ports   uint16
-	expired []Finished // what the next Sweep returns
+	expired []session.Finished // what the next Sweep returns
 	docs    []report.Session
 	last    control.Update
 }
@@ -55,9 +56,9 @@ func (f *fakeCalls) Update(u control.Update, owner string, mayCreate bool) (cont
 	}
 	if f.find(u.CallID, u.FromTag) < 0 {
 		if !mayCreate || !u.HasMedia {
-			return control.Answer{}, fmt.Errorf("call %s: %w", u.CallID, errUnknownSession)
+			return control.Answer{}, fmt.Errorf("call %s: %w", u.CallID, session.ErrUnknown)
 		}
-		f.calls = append(f.calls, Call{CallID: u.CallID, FromTag: u.FromTag, ToTag: u.ToTag, DialogID: u.DialogID, Owner: owner})
+		f.calls = append(f.calls, session.Call{CallID: u.CallID, FromTag: u.FromTag, ToTag: u.ToTag, DialogID: u.DialogID, Owner: owner})
 	}
 	a := control.Answer{IP: netip.MustParseAddr("203.0.113.9")}
 	for i := range u.Media {
@@ -66,11 +67,11 @@ func (f *fakeCalls) Update(u control.Update, owner string, mayCreate bool) (cont
 	return a, nil
 }
 
-func (f *fakeCalls) endLocked(i int, reason string) Finished {
+func (f *fakeCalls) endLocked(i int, reason string) session.Finished {
 	c := f.calls[i]
 	f.calls = append(f.calls[:i:i], f.calls[i+1:]...)
 	f.records++
-	return Finished{Owner: c.Owner, Report: report.Session{
+	return session.Finished{Owner: c.Owner, Report: report.Session{
 		CallID: c.CallID, FromTag: c.FromTag, DialogID: c.DialogID, CallerUA: "Unknown", CalleeUA: "Unknown",
 		Streams: []report.Stream{}, RecordID: fmt.Sprintf("r%d", f.records), Reason: reason,
 	}}
@@ -81,12 +82,12 @@ func (f *fakeCalls) Remove(r control.Remove) (report.Session, error) {
 	defer f.mu.Unlock()
 	i := f.find(r.CallID, r.FromTag)
 	if i < 0 {
-		return report.Session{}, fmt.Errorf("call %s: %w", r.CallID, errUnknownSession)
+		return report.Session{}, fmt.Errorf("call %s: %w", r.CallID, session.ErrUnknown)
 	}
 	return f.endLocked(i, report.ReasonRemoved).Report, nil
 }
 
-func (f *fakeCalls) Terminate(callID, fromTag string) (ended []Finished) {
+func (f *fakeCalls) Terminate(callID, fromTag string) (ended []session.Finished) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := f.find(callID, fromTag); i >= 0; i = f.find(callID, fromTag) {
@@ -95,7 +96,7 @@ func (f *fakeCalls) Terminate(callID, fromTag string) (ended []Finished) {
 	return ended
 }
 
-func (f *fakeCalls) EndAll(reason string) (ended []Finished) {
+func (f *fakeCalls) EndAll(reason string) (ended []session.Finished) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for len(f.calls) > 0 {
@@ -113,7 +114,7 @@ func (f *fakeCalls) expire(callID string) {
 	}
 }
 
-func (f *fakeCalls) Sweep() []Finished {
+func (f *fakeCalls) Sweep() []session.Finished {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	ended := f.expired
@@ -127,10 +128,10 @@ func (f *fakeCalls) Len() int {
 	return len(f.calls) + len(f.expired) // they end with the next Sweep
 }
 
-func (f *fakeCalls) Calls() []Call {
+func (f *fakeCalls) Calls() []session.Call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return append([]Call(nil), f.calls...)
+	return append([]session.Call(nil), f.calls...)
 }
 
 func (f *fakeCalls) Sessions() []report.Session {
@@ -148,7 +149,7 @@ func (f *fakeCalls) Session(callID, fromTag string) (docs []report.Session) {
 	return docs
 }
 
-func (f *fakeCalls) Explain(string, string) []Explanation { return nil }
+func (f *fakeCalls) Explain(string, string) []report.Explanation { return nil }
 
 func (f *fakeCalls) StreamCount() map[string]int {
 	if n := f.Len(); n > 0 {
@@ -161,7 +162,7 @@ func (f *fakeCalls) StreamCount() map[string]int {
 func (f *fakeCalls) add(callID, owner string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.calls = append(f.calls, Call{CallID: callID, FromTag: "f", Owner: owner})
+	f.calls = append(f.calls, session.Call{CallID: callID, FromTag: "f", Owner: owner})
 }
 
 type fakeMedia struct {

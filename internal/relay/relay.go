@@ -31,7 +31,7 @@ type Relay struct {
 	noise     noise
 	dirty     atomic.Bool // calls ended and were not yet reported
 	stopping  atomic.Bool
-	ending    atomic.Int64 // commands under way that may end calls
+	ending    atomic.Int64   // commands under way that may end calls
 	running   sync.WaitGroup // links and the resolver loop
 
 	mu      sync.Mutex // guards what follows; never held together with another lock
