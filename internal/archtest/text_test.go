@@ -63,7 +63,7 @@ func isText(name string) bool {
 
 func TestTextFiles(t *testing.T) {
 	root := top(t)
-	cmd := exec.Command("git", "ls-files", "-z")
+	cmd := exec.Command("git", "-c", "safe.directory=*", "ls-files", "-z")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {

@@ -51,7 +51,8 @@ func main() {
 
 // run returns the exit code: 0 all passed, 1 something failed.
 func run(ctx context.Context, names string, soakTime, limit time.Duration) (int, error) {
-	out, err := exec.CommandContext(ctx, "git", "rev-parse", "--show-toplevel").Output()
+	// The checkout may belong to another user than the one who tests it (root).
+	out, err := exec.CommandContext(ctx, "git", "-c", "safe.directory=*", "rev-parse", "--show-toplevel").Output()
 	if err != nil {
 		return 0, fmt.Errorf("find the top of the repository: %w", err)
 	}

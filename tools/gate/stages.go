@@ -60,7 +60,7 @@ func build(ctx context.Context, g *gate, r *result, log io.Writer) {
 
 // gofmt looks at the files git knows or would add, so that build folders do not matter.
 func gofmt(ctx context.Context, g *gate, r *result, log io.Writer) {
-	list := exec.CommandContext(ctx, "git", "ls-files", "--cached", "--others", "--exclude-standard", "*.go")
+	list := exec.CommandContext(ctx, "git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "*.go")
 	list.Dir = g.root
 	names, err := list.Output()
 	if err != nil {

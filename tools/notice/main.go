@@ -44,7 +44,7 @@ func main() {
 }
 
 func run(write bool) error {
-	out, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
+	out, err := exec.Command("git", "-c", "safe.directory=*", "rev-parse", "--show-toplevel").Output()
 	if err != nil {
 		return fmt.Errorf("find the top of the repository: %w", err)
 	}
