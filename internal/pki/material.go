@@ -75,7 +75,7 @@ func loadTrust(dir string) (*trust, error) {
 	}
 	for _, list := range lists {
 		if err := t.add(list); err != nil {
-			return nil, &FileError{crlPath, err, "it belongs to another " + CAFile + " or was changed after signing; " + hintRenew(dir)}
+			return nil, &FileError{crlPath, err, hintRenew(dir)}
 		}
 	}
 	return t, nil
@@ -84,7 +84,12 @@ func loadTrust(dir string) (*trust, error) {
 // add files the list under the authority that signed it.
 func (t *trust) add(list revocationList) error {
 	for i, r := range t.revoked {
-		if list.signedBy(r.authority) != nil {
+		err := list.signedBy(r.authority)
+		var weak x509.InsecureAlgorithmError
+		if errors.As(err, &weak) {
+			return fmt.Errorf("signed with %s, which is too weak", x509.SignatureAlgorithm(weak))
+		}
+		if err != nil {
 			continue
 		}
 		t.revoked[i].lists = append(r.lists, list)
@@ -93,7 +98,7 @@ func (t *trust) add(list revocationList) error {
 		}
 		return nil
 	}
-	return errors.New("signature not made by the authority in " + CAFile)
+	return errors.New("signature not made by the authority in " + CAFile + ": it belongs to another, or was changed after signing")
 }
 
 func loadIdentity(dir, name string) (*identity, error) {

@@ -37,8 +37,14 @@ type oldEntry struct {
 	When   time.Time
 }
 
-// makeOldList writes crl.pem as a list of version 1.
-func makeOldList(t testing.TB, dir string, serials ...*big.Int) {
+var (
+	rsaMD5      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 4}
+	ecdsaSHA256 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
+)
+
+// makeOldList writes crl.pem as a list of version 1. It is signed with SHA-256,
+// whatever it claims.
+func makeOldList(t testing.TB, dir string, claims asn1.ObjectIdentifier, serials ...*big.Int) {
 	t.Helper()
 	ca, err := loadAuthority(dir, testTime)
 	if err != nil {
@@ -50,7 +56,7 @@ func makeOldList(t testing.TB, dir string, serials ...*big.Int) {
 		}
 		return der
 	}
-	algorithm := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}} // ecdsa-with-SHA256
+	algorithm := pkix.AlgorithmIdentifier{Algorithm: claims}
 	tbs := oldTBS{Algorithm: algorithm, Issuer: asn1.RawValue{FullBytes: ca.cert.RawSubject}, ThisUpdate: testTime, NextTime: testTime.Add(DefaultLifetime)}
 	for _, serial := range serials {
 		tbs.Revoked = append(tbs.Revoked, oldEntry{serial, testTime})
@@ -70,11 +76,11 @@ func TestListOfVersion1(t *testing.T) {
 	relay := loadCert(t, dir, "relay.crt")
 	cfg := Config{Dir: dir, Name: Relay, Now: testOptions().Now}
 
-	makeOldList(t, dir)
+	makeOldList(t, dir, ecdsaSHA256)
 	if _, err := Open(cfg); err != nil {
 		t.Fatalf("an empty list: %v", err)
 	}
-	makeOldList(t, dir, big.NewInt(77), relay.SerialNumber)
+	makeOldList(t, dir, ecdsaSHA256, big.NewInt(77), relay.SerialNumber)
 	if _, err := Open(cfg); !errors.Is(err, ErrRevoked) {
 		t.Errorf("a list with the relay: %v", err)
 	}
@@ -83,7 +89,7 @@ func TestListOfVersion1(t *testing.T) {
 		t.Errorf("a changed list: %v", err)
 	}
 	// Revoking one more makes a list of version 2 that forgets nobody.
-	makeOldList(t, dir, relay.SerialNumber)
+	makeOldList(t, dir, ecdsaSHA256, relay.SerialNumber)
 	revoke(t, dir, Dispatcher)
 	for _, name := range []string{Relay, Dispatcher} {
 		if _, err := Open(Config{Dir: dir, Name: name, Now: cfg.Now}); !errors.Is(err, ErrRevoked) {
@@ -96,7 +102,7 @@ func FuzzParseCRLs(f *testing.F) {
 	dir := newFolder(f)
 	revoke(f, dir, Relay)
 	f.Add([]byte(read(f, dir, CRLFile)))
-	makeOldList(f, dir, big.NewInt(77))
+	makeOldList(f, dir, ecdsaSHA256, big.NewInt(77))
 	f.Add([]byte(read(f, dir, CRLFile)))
 	f.Add([]byte("-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"))
 	stranger := loadCert(f, newFolder(f), CAFile)
