@@ -1,0 +1,202 @@
+package dispatcher
+
+import (
+	"sync"
+	"time"
+
+	"example.org/mediaproxy/internal/report"
+)
+
+// callState is what the dispatcher remembers of one call. The relay that
+// carries the call is the truth about it; this is a cache of where to ask.
+// Call-ID and tags are kept as they came; they are compared as report.Text,
+// the form in which relays write them into documents.
+type callState struct {
+	// set when made, read-only afterwards
+	id      string
+	fromTag string
+
+	// guarded by callTable.mu
+	next     *callState // same Call-ID, other tags
+	toTag    string     // the latest seen
+	dialogID string
+	relay    *relayState   // nil only while the first placement runs
+	link     *link         // connection on which the relay confirmed it last; nil: not yet
+	unsure   bool          // learned from a relay that need not tell us of its end: verified by cleanup
+	gone     bool          // no longer in the table
+	hungUp   bool          // removed while its relay was away: to be taken back there
+	expired  time.Time     // when the relay gave it up and the proxy's remove is awaited; zero: alive
+	placing  chan struct{} // closed when the placement that runs ends
+	removing *removal      // the remove that runs
+}
+
+// removal is a remove in progress. Others for the same call wait for it.
+type removal struct {
+	done  chan struct{} // closed after reply is set
+	reply string
+}
+
+// callTable is the memory of calls.
+type callTable struct {
+	mu   sync.Mutex // guards what follows, and the calls; held for look-ups only
+	byID map[string]*callState
+}
+
+func newCallTable() *callTable { return &callTable{byID: map[string]*callState{}} }
+
+// findLocked finds the call that a message with these tags belongs to. Messages
+// of the callee have the tags swapped, and a remove may miss either.
+func (t *callTable) findLocked(id, from, to string) *callState {
+	id, from, to = report.Text(id), report.Text(from), report.Text(to)
+	head := t.byID[id]
+	for c := head; c != nil; c = c.next {
+		if from != "" && report.Text(c.fromTag) == from {
+			return c
+		}
+	}
+	for c := head; c != nil; c = c.next {
+		if to != "" && report.Text(c.fromTag) == to || to == "" && from != "" && report.Text(c.toTag) == from {
+			return c
+		}
+	}
+	if head != nil && head.next == nil && (from == "" || head.fromTag == "") {
+		return head
+	}
+	return nil
+}
+
+// exactLocked finds a call by its own From tag, as relays name it.
+func (t *callTable) exactLocked(id, from string) *callState {
+	for c := t.byID[report.Text(id)]; c != nil; c = c.next {
+		if report.Text(c.fromTag) == report.Text(from) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (t *callTable) addLocked(c *callState) {
+	id := report.Text(c.id)
+	c.next = t.byID[id]
+	t.byID[id] = c
+}
+
+// deleteLocked forgets a call; it may be gone already.
+func (t *callTable) deleteLocked(c *callState) bool {
+	id := report.Text(c.id)
+	var before *callState
+	for at := t.byID[id]; at != nil; before, at = at, at.next {
+		if at != c {
+			continue
+		}
+		switch {
+		case before != nil:
+			before.next = c.next
+		case c.next != nil:
+			t.byID[id] = c.next
+		default:
+			delete(t.byID, id)
+		}
+		c.gone = true
+		c.setRelayLocked(nil)
+		return true
+	}
+	return false
+}
+
+func (t *callTable) delete(c *callState) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.deleteLocked(c)
+}
+
+// setRelayLocked attributes the call to a relay and keeps the relays' counts.
+func (c *callState) setRelayLocked(r *relayState) {
+	if c.relay == r {
+		return
+	}
+	if c.relay != nil {
+		c.relay.calls.Add(-1)
+	}
+	if r != nil {
+		r.calls.Add(1)
+	}
+	c.relay = r
+}
+
+// confirm notes that the relay of this link has served an update of the call.
+func (t *callTable) confirm(c *callState, l *link, toTag, dialogID string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.gone { // removed or expired while its update was on the way
+		return
+	}
+	c.setRelayLocked(l.relay)
+	c.link = l
+	if toTag != "" && toTag != c.fromTag {
+		c.toTag = toTag
+	}
+	if dialogID != "" {
+		c.dialogID = dialogID
+	}
+}
+
+// expire takes note of a finished call that its relay reported. keep leaves it
+// for the proxy's remove. It fills in the dialog id, which only we may know.
+func (t *callTable) expire(s *report.Session, r *relayState, now time.Time, keep func(report.Session) bool) (known bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.exactLocked(s.CallID, s.FromTag)
+	if c == nil || c.relay != r || !c.expired.IsZero() {
+		return false
+	}
+	if s.DialogID == "" {
+		s.DialogID = c.dialogID
+	}
+	if !keep(*s) {
+		t.deleteLocked(c)
+		return true
+	}
+	c.expired = now
+	return true
+}
+
+// snapshot returns the calls for which want is true. It holds the lock while
+// asking, so want must be quick.
+func (t *callTable) snapshot(want func(*callState) bool) []*callState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []*callState
+	for _, head := range t.byID {
+		for c := head; c != nil; c = c.next {
+			if want(c) {
+				list = append(list, c)
+			}
+		}
+	}
+	return list
+}
+
+// counts returns how many calls are alive, and how many of them are lost.
+func (t *callTable) counts() (alive, lost int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, head := range t.byID {
+		for c := head; c != nil; c = c.next {
+			if !c.expired.IsZero() {
+				continue
+			}
+			alive++
+			if c.lostLocked() {
+				lost++
+			}
+		}
+	}
+	return alive, lost
+}
+
+// lostLocked says whether the call is alive for all we know while its relay is
+// not connected.
+func (c *callState) lostLocked() bool {
+	return c.expired.IsZero() && !c.hungUp && c.relay != nil && !c.relay.isUp()
+}

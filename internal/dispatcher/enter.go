@@ -1,0 +1,72 @@
+package dispatcher
+
+import "example.org/mediaproxy/internal/wire/control"
+
+// entry is what an update found in the table of calls.
+type entry struct {
+	*callState
+	relay *relayState   // of a known call
+	busy  chan struct{} // ours to close for a new call, else to wait for
+}
+
+// enterState says what an update has to do next.
+type enterState uint8
+
+const (
+	callUnknown enterState = iota // look for it elsewhere first
+	callNone                      // not known, and this message cannot make it
+	callBusy                      // another message places it now
+	callNew                       // ours to place
+	callKnown                     // on a relay
+)
+
+// enter finds the call of an update, or makes it. A new call is claimed: until
+// placed is called, other messages of it wait.
+func (t *callTable) enter(u control.Update, mayMake bool) (entry, enterState) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.findLocked(u.CallID, u.FromTag, u.ToTag)
+	switch {
+	case c != nil && c.placing != nil:
+		return entry{callState: c, busy: c.placing}, callBusy
+	case c != nil && c.removing != nil:
+		return entry{callState: c, busy: c.removing.done}, callBusy
+	case c != nil && c.expired.IsZero() && !c.hungUp:
+		return entry{callState: c, relay: c.relay}, callKnown
+	case !mayMake:
+		return entry{}, callUnknown
+	case !u.HasMedia:
+		return entry{}, callNone
+	}
+	if c != nil { // expired, and now begun anew
+		t.deleteLocked(c)
+	}
+	c = &callState{id: u.CallID, fromTag: u.FromTag, placing: make(chan struct{})}
+	t.addLocked(c)
+	return entry{callState: c, busy: c.placing}, callNew
+}
+
+// move claims a known call whose relay is gone, to be placed anew.
+func (t *callTable) move(e *entry) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := e.callState
+	if c.placing != nil || c.removing != nil || c.relay != e.relay {
+		return false
+	}
+	c.placing = make(chan struct{})
+	e.busy = c.placing
+	return true
+}
+
+// placed ends a claim. A new call that no relay took is forgotten; one that was
+// to be moved stays with the relay it had.
+func (t *callTable) placed(c *callState, ok bool, busy chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c.placing = nil
+	if !ok && c.relay == nil {
+		t.deleteLocked(c)
+	}
+	close(busy)
+}

@@ -1,0 +1,108 @@
+package dispatcher
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/relaylink"
+)
+
+// search gives a call that is not known two chances: its relay has connected
+// but not told its calls yet; or another dispatcher made it, then the relays
+// that speak link/2 are asked, all at once.
+func (d *Dispatcher) search(ctx context.Context, callID, fromTag, toTag string, deadline time.Time) {
+	half := deadline.Add(-d.cfg.SetupTimeout / 2)
+	for {
+		synced, changed := d.registry.allSynced()
+		if synced || d.registry.connected() == 0 && d.cfg.Now().Sub(d.started) > longAway {
+			break
+		}
+		if waitUntil(ctx, changed, half) != nil {
+			break
+		}
+	}
+	d.calls.mu.Lock()
+	known := d.calls.findLocked(callID, fromTag, toTag) != nil
+	d.calls.mu.Unlock()
+	if !known {
+		d.locate(callID, fromTag, toTag)
+	}
+}
+
+// located is a call that a relay has.
+type located struct {
+	link    *link
+	session report.Session
+}
+
+// locate asks all relays for a call. The first that has it gets it attributed.
+func (d *Dispatcher) locate(callID, fromTag, toTag string) {
+	var asked []*link
+	for _, l := range d.registry.links() {
+		if !l.plain {
+			asked = append(asked, l)
+		}
+	}
+	answers := make(chan located, len(asked))
+	deadline := time.Now().Add(d.cfg.LocateTimeout)
+	for _, l := range asked {
+		d.running.Go(func() {
+			defer d.recovered("looking for a call", callID, nil)
+			answers <- l.lookFor(callID, fromTag, toTag, deadline)
+		})
+	}
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	for range asked {
+		select {
+		case found := <-answers:
+			if found.link != nil {
+				d.calls.adoptLocated(found, callID)
+				return
+			}
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// lookFor asks this relay for a call with these tags.
+func (l *link) lookFor(callID, fromTag, toTag string, deadline time.Time) located {
+	body, err := l.ask(relaylink.Session, callHeaders(callID, ""), deadline, nil)
+	if err != nil {
+		return located{}
+	}
+	var sessions []report.Session
+	if json.Unmarshal(body, &sessions) != nil {
+		return located{}
+	}
+	from, to := report.Text(fromTag), report.Text(toTag)
+	for _, s := range sessions {
+		theirs := ""
+		if s.ToTag != nil {
+			theirs = *s.ToTag
+		}
+		if s.FromTag == from || to != "" && s.FromTag == to || to == "" && from != "" && theirs == from || from == "" && len(sessions) == 1 {
+			return located{l, s}
+		}
+	}
+	return located{}
+}
+
+// adoptLocated notes where a call was found. Its end will be told to the
+// dispatcher that made it, so it is verified now and then.
+func (t *callTable) adoptLocated(found located, callID string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.exactLocked(callID, found.session.FromTag) != nil {
+		return
+	}
+	c := &callState{id: callID, fromTag: found.session.FromTag, dialogID: found.session.DialogID, link: found.link, unsure: true}
+	if found.session.ToTag != nil {
+		c.toTag = *found.session.ToTag
+	}
+	t.addLocked(c)
+	c.setRelayLocked(found.link.relay)
+}

@@ -1,0 +1,147 @@
+package dispatcher
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"net"
+	"time"
+
+	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/manage"
+)
+
+// answerTimeout bounds the write of an answer, which can be megabytes.
+const answerTimeout = 30 * time.Second
+
+// serveManager answers one operator's connection.
+func (d *Dispatcher) serveManager(conn net.Conn) {
+	if !d.managerConns.add(conn) {
+		return
+	}
+	defer d.managerConns.remove(conn)
+	if secure, ok := conn.(*tls.Conn); ok {
+		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+		defer cancel()
+		if err := secure.HandshakeContext(ctx); err != nil {
+			d.log.Warn("management connection refused", "peer", conn.RemoteAddr().String(), "reason", err)
+			return
+		}
+		if d.cfg.TrackManager != nil {
+			defer d.cfg.TrackManager(secure)()
+		}
+	}
+	in := &lineReader{conn: conn}
+	for !d.isStopping() {
+		line, err := in.next(manage.MaxLine)
+		if err != nil {
+			return
+		}
+		answer, goOn := d.command(line)
+		if !goOn {
+			return
+		}
+		conn.SetWriteDeadline(time.Now().Add(answerTimeout))
+		if _, err := conn.Write(answer); err != nil {
+			return
+		}
+	}
+}
+
+// command runs one command line and returns its answer; goOn is false for quit.
+func (d *Dispatcher) command(line []byte) (answer []byte, goOn bool) {
+	req, err := manage.ParseRequest(line)
+	var syntax *manage.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return manage.AppendError(nil, syntax.Text), true
+	case err != nil:
+		return manage.AppendError(nil, ""), true
+	case req.Verb == manage.Quit:
+		return nil, false
+	case req.Verb == manage.Version:
+		return manage.AppendText(nil, d.Version()), true
+	}
+	docs, err := d.documents(req)
+	if err != nil {
+		return manage.AppendError(nil, err.Error()), true
+	}
+	return manage.AppendDocs(nil, d.cfg.ManagementFormat, docs), true
+}
+
+// documents runs a command that is answered with documents.
+func (d *Dispatcher) documents(req manage.Request) (docs []json.RawMessage, err error) {
+	defer d.recovered("management command "+string(req.Verb), req.CallID, &err)
+	switch req.Verb {
+	case manage.Summary:
+		return d.summaryDocs()
+	case manage.Sessions:
+		list := d.Sessions(req.Filter)
+		if req.Filter == (manage.Filter{}) {
+			for i := range list {
+				list[i] = list[i].Plain()
+			}
+		}
+		return encode(list)
+	case manage.Session:
+		list, err := d.Session(req.CallID)
+		if err != nil {
+			return nil, err
+		}
+		return encode(list)
+	case manage.Explain:
+		return d.Explain(req.CallID)
+	case manage.Terminate:
+		n, err := d.Terminate(req.CallID)
+		if err != nil {
+			return nil, err
+		}
+		return encode([]struct {
+			Terminated int `json:"terminated"`
+		}{{n}})
+	case manage.Drain:
+		status, err := d.Drain(req.Relay, req.Cancel)
+		if err != nil {
+			return nil, err
+		}
+		return encode([]struct {
+			Status string `json:"status"`
+		}{{status}})
+	}
+	return nil, errUnknownCommand
+}
+
+// summaryDocs passes the relays' documents on as they wrote them; a relay that
+// fails gets the document that existing readers look for.
+func (d *Dispatcher) summaryDocs() ([]json.RawMessage, error) {
+	var docs []json.RawMessage
+	for _, s := range d.Summary() {
+		if s.Err == nil {
+			docs = append(docs, s.Raw)
+			continue
+		}
+		d.log.Warn("relay did not answer summary", "relay", s.Name, "error", s.Err)
+		failed, err := encode([]struct {
+			Status string `json:"status"`
+			IP     string `json:"ip"`
+		}{{"error", s.IP.String()}})
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, failed...)
+	}
+	return docs, nil
+}
+
+func encode[T any](list []T) ([]json.RawMessage, error) {
+	docs := make([]json.RawMessage, len(list))
+	for i, doc := range list {
+		line, err := report.Append(nil, doc)
+		if err != nil {
+			return nil, err
+		}
+		docs[i] = line
+	}
+	return docs, nil
+}

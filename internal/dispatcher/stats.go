@@ -1,0 +1,48 @@
+package dispatcher
+
+import "sync/atomic"
+
+// Stats counts what happened since the start, and what is there now.
+type Stats struct {
+	Relays    int // connected
+	Calls     int // known and alive, lost ones included
+	LostCalls int // whose relay is not connected
+	Modules   int // connections on the module's socket
+
+	Updates       uint64 // answered with ports
+	Removes       uint64 // answered removed
+	Errors        uint64 // requests answered error
+	BadRequests   uint64 // of those, requests that could not be read
+	Failovers     uint64 // relays given up for the next one during a set-up
+	Cancelled     uint64 // late allocations taken back
+	Moved         uint64 // known calls placed anew because their relay was gone
+	Purged        uint64 // calls dropped because their relay no longer had them
+	Adopted       uint64 // calls learned from a relay
+	Finished      uint64 // records handed to the Finished hook with success
+	FinishedAgain uint64 // records that had been handed over before
+	FinishErrors  uint64 // times the Finished hook failed
+	RelayTimeouts uint64 // commands without an answer in time
+	Panics        uint64 // caught while serving one request
+}
+
+// counters is Stats while it is being counted.
+type counters struct {
+	updates, removes, errors, badRequests, failovers, cancelled, moved, purged, adopted,
+	finished, finishedAgain, finishErrors, relayTimeouts, panics atomic.Uint64
+	modules atomic.Int64
+}
+
+// Stats returns the present counts.
+func (d *Dispatcher) Stats() Stats {
+	c := &d.count
+	s := Stats{
+		Modules: int(c.modules.Load()),
+		Updates: c.updates.Load(), Removes: c.removes.Load(), Errors: c.errors.Load(), BadRequests: c.badRequests.Load(),
+		Failovers: c.failovers.Load(), Cancelled: c.cancelled.Load(), Moved: c.moved.Load(), Purged: c.purged.Load(),
+		Adopted: c.adopted.Load(), Finished: c.finished.Load(), FinishedAgain: c.finishedAgain.Load(),
+		FinishErrors: c.finishErrors.Load(), RelayTimeouts: c.relayTimeouts.Load(), Panics: c.panics.Load(),
+	}
+	s.Relays = d.registry.connected()
+	s.Calls, s.LostCalls = d.calls.counts()
+	return s
+}
