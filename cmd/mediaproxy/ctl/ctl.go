@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.org/mediaproxy/internal/dispatcher"
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/internal/wire/manage"
 )
@@ -137,6 +138,9 @@ func (c *control) sessionsCommand() *cobra.Command {
 			if filter != (manage.Filter{Order: filter.Order, Limit: filter.Limit}) {
 				empty = nothing("no call like that")
 			}
+			if filter == (manage.Filter{}) {
+				return c.allSessions(cmd)
+			}
 			return c.list(cmd, request, printSessions, empty)
 		},
 	}
@@ -149,6 +153,17 @@ func (c *control) sessionsCommand() *cobra.Command {
 	flags.IntVar(&filter.Limit, "limit", 0, "show at most so many")
 	flags.BoolVar(&filter.Lost, "lost", false, "only calls whose relay is gone")
 	return cmd
+}
+
+// allSessions asks with an order, because without any filter the answer is the
+// one that readers of the original's know, which does not name relays. A
+// dispatcher that knows no order gets the bare word.
+func (c *control) allSessions(cmd *cobra.Command) error {
+	err := c.list(cmd, manage.Request{Verb: manage.Sessions, Filter: manage.Filter{Order: "start"}}, printSessions, nil)
+	if errors.Is(err, errOlder) {
+		err = c.list(cmd, manage.Request{Verb: manage.Sessions}, printSessions, nil)
+	}
+	return err
 }
 
 // checkFilter lets the codec judge what the dispatcher would, before asking it.
@@ -283,6 +298,9 @@ func (c *control) versionCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if answer.Error != "" {
+				return refused(manage.Request{Verb: manage.Version}, answer.Error)
+			}
 			if c.json {
 				text, err := report.Append(nil, map[string]string{"version": answer.Text})
 				if err != nil {
@@ -320,25 +338,34 @@ func (c *control) list(cmd *cobra.Command, request manage.Request, print func(io
 	return err
 }
 
-// ask wants documents for an answer.
+// ask wants documents for an answer. That nothing was found is an empty list,
+// whichever way the dispatcher says it.
 func (c *control) ask(request manage.Request) ([]json.RawMessage, error) {
 	answer, err := c.target.ask(request)
 	if err != nil {
 		return nil, err
 	}
-	if answer.Docs == nil {
+	switch why := answer.Error; {
+	case why == dispatcher.ErrNoCall.Error(), why == dispatcher.ErrNoRelay.Error():
+		return []json.RawMessage{}, nil
+	case why != "":
+		return nil, refused(request, why)
+	case answer.Docs == nil:
 		return nil, fmt.Errorf("answer of the dispatcher: %.80q instead of documents", answer.Text)
 	}
 	return answer.Docs, nil
 }
 
+// errOlder means that the dispatcher knows less than this program.
+var errOlder = errors.New("it may be an older program")
+
 // refused turns the dispatcher's error into ours.
 func refused(request manage.Request, why string) error {
 	if why == manage.ErrUnknown.Error() {
 		if request.Verb == manage.Sessions && request.Filter != (manage.Filter{}) {
-			return errors.New("this dispatcher does not know filters; it may be an older program")
+			return fmt.Errorf("this dispatcher does not know filters; %w", errOlder)
 		}
-		return fmt.Errorf("this dispatcher does not know the command %s; it may be an older program", request.Verb)
+		return fmt.Errorf("this dispatcher does not know the command %s; %w", request.Verb, errOlder)
 	}
 	return fmt.Errorf("the dispatcher refused %s: %s", request.Verb, clean(why))
 }

@@ -57,16 +57,19 @@ var explanation = report.Explanation{
 
 func fake(t *testing.T, format manage.Format) *fakeDispatcher {
 	return &fakeDispatcher{answers: map[string]string{
-		"summary":             encode(t, format, relays...),
-		"sessions":            encode(t, format, calls...),
-		"session c1":          encode(t, format, calls...),
-		"explain c1":          encode(t, format, explanation, explanation),
-		"terminate c1":        encode(t, format, map[string]int{"terminated": 1}),
-		"terminate c2":        encode(t, format, map[string]int{"terminated": 1}, map[string]int{"terminated": 2}),
-		"drain berlin":        encode(t, format, map[string]string{"status": "halting"}),
-		"drain berlin cancel": encode(t, format, map[string]string{"status": "active"}),
-		"version":             "1.2.3\r\n",
+		"summary":              encode(t, format, relays...),
+		"sessions order=start": encode(t, format, calls...),
+		"session c1":           encode(t, format, calls...),
+		"explain c1":           encode(t, format, explanation, explanation),
+		"terminate c1":         encode(t, format, map[string]int{"terminated": 1}),
+		"terminate c2":         encode(t, format, map[string]int{"terminated": 1}, map[string]int{"terminated": 2}),
+		"drain berlin":         encode(t, format, map[string]string{"status": "halting"}),
+		"drain berlin cancel":  encode(t, format, map[string]string{"status": "active"}),
+		"version":              "1.2.3\r\n",
 
+		"session lost":   "error no relay has a call with this Call-ID\r\n",
+		"terminate lost": "error no relay has a call with this Call-ID\r\n",
+		"drain lost":     "error no connected relay has this name or address\r\n",
 		"session none":   encode(t, format),
 		"explain none":   encode(t, format),
 		"terminate none": encode(t, format, map[string]int{"terminated": 0}),
@@ -123,6 +126,22 @@ func mustRun(t *testing.T, dir string, args ...string) string {
 	return out
 }
 
+// The original dispatcher knows three words and no filter.
+func TestOriginalDispatcher(t *testing.T) {
+	full := fake(t, manage.Array).answers
+	dispatcher := &fakeDispatcher{answers: map[string]string{"summary": full["summary"], "sessions": full["sessions order=start"], "version": "4.1.2\r\n"}}
+	dir := dispatcher.onSocket(t)
+	golden(t, "summary", mustRun(t, dir, "summary"))
+	golden(t, "sessions", mustRun(t, dir, "sessions"))
+	if got := mustRun(t, dir, "version"); got != "4.1.2\n" {
+		t.Errorf("version %q", got)
+	}
+	_, code, err := run(t, "drain", "r", "--runtime-dir", dir)
+	if code != 1 || err == nil || err.Error() != "this dispatcher does not know the command drain; it may be an older program" {
+		t.Errorf("drain: exit code %d, %v", code, err)
+	}
+}
+
 // What --json prints is what the dispatcher said, in either of its formats.
 func TestJSON(t *testing.T) {
 	for _, format := range []manage.Format{manage.Array, manage.Lines} {
@@ -172,6 +191,9 @@ func TestNothingFound(t *testing.T) {
 		"no call with Call-ID none;":                   {"session", "none"},
 		"no call with Call-ID none; see: mediaproxy":   {"explain", "none"},
 		"no call with Call-ID none; ":                  {"terminate", "none"},
+		"no call with Call-ID lost;":                   {"session", "lost"},
+		"no call with Call-ID lost; ":                  {"terminate", "lost"},
+		"no relay lost is connected":                   {"drain", "lost"},
 		"no call with Call-ID gone;":                   {"terminate", "gone"},
 		"no relay none is connected; see: mediaproxy ": {"drain", "none"},
 		"no call like that":                            {"sessions", "--lost"},
@@ -181,9 +203,11 @@ func TestNothingFound(t *testing.T) {
 			t.Errorf("%v: exit code %d, %v, printed %q", args, code, err, out)
 		}
 	}
-	out, code, _ := run(t, "session", "none", "--json", "--runtime-dir", dir)
-	if code != 3 || out != "[]\n" {
-		t.Errorf("with --json: exit code %d, printed %q", code, out)
+	for _, callID := range []string{"none", "lost"} {
+		out, code, _ := run(t, "session", callID, "--json", "--runtime-dir", dir)
+		if code != 3 || out != "[]\n" {
+			t.Errorf("%s with --json: exit code %d, printed %q", callID, code, out)
+		}
 	}
 }
 

@@ -68,9 +68,6 @@ func (t *target) ask(request manage.Request) (manage.Answer, error) {
 	if err != nil {
 		return manage.Answer{}, t.hintAnswer(err)
 	}
-	if answer.Error != "" {
-		return manage.Answer{}, refused(request, answer.Error)
-	}
 	return answer, nil
 }
 
