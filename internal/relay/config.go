@@ -50,6 +50,12 @@ type Config struct {
 	StopWait       time.Duration // for acknowledgements when stopping, default 3 s
 	DrainWait      time.Duration // the same after HUP and the last call, default 60 s
 
+	// MaxBacklog is how many bytes may wait for a dispatcher that does not
+	// read, default 32 MiB. One document of any size is taken while less than
+	// this waits, so a dump of all sessions passes; a peer that stands still
+	// loses its connection, not the relay its memory.
+	MaxBacklog int
+
 	Now func() time.Time // default time.Now
 }
 
@@ -104,6 +110,7 @@ func (c Config) complete() (Config, []target, error) {
 	c.RepeatInterval = positive(c.RepeatInterval, 10*time.Second)
 	c.StopWait = positive(c.StopWait, 3*time.Second)
 	c.DrainWait = positive(c.DrainWait, 60*time.Second)
+	c.MaxBacklog = cmp.Or(max(c.MaxBacklog, 0), 32<<20)
 	c.MaxRecords = cmp.Or(max(c.MaxRecords, 0), 50000)
 	return c, targets, nil
 }

@@ -60,7 +60,7 @@ type ping struct {
 }
 
 func newConn(l *link, nc net.Conn, plain bool) *conn {
-	return &conn{relay: l.relay, link: l, log: l.log, nc: nc, plain: plain, out: newOutbox(), greet: make(chan struct{})}
+	return &conn{relay: l.relay, link: l, log: l.log, nc: nc, plain: plain, out: newOutbox(l.relay.cfg.MaxBacklog), greet: make(chan struct{})}
 }
 
 // stood reports whether the connection was ever ready for use.

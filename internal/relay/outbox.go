@@ -6,12 +6,6 @@ import (
 	"sync"
 )
 
-// maxBacklog is how much may wait for a dispatcher that does not read. One
-// document of any size is taken when less than this waits, so a dump of all
-// sessions passes; a peer that stands still loses its connection, not the
-// relay its memory.
-const maxBacklog = 32 << 20
-
 // keptBuffer is the largest buffer the writer keeps for the next lines.
 const keptBuffer = 256 << 10
 
@@ -21,7 +15,9 @@ var errBacklog = errors.New("dispatcher does not read: too much waits to be writ
 // in one piece by a single writer goroutine, so hundreds of answers to a burst
 // of commands cost one system call.
 type outbox struct {
-	wake chan struct{} // capacity 1: something changed
+	// set in newOutbox, read-only afterwards
+	limit int           // see Config.MaxBacklog
+	wake  chan struct{} // capacity 1: something changed
 
 	mu     sync.Mutex // guards what follows
 	buf    []byte     // waiting
@@ -31,7 +27,7 @@ type outbox struct {
 	err    error      // first failure
 }
 
-func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+func newOutbox(limit int) *outbox { return &outbox{limit: limit, wake: make(chan struct{}, 1)} }
 
 // add queues whole lines. They are not written before flush is called, which
 // lets the reader answer a batch of commands at once.
@@ -43,7 +39,7 @@ func (o *outbox) add(lines []byte) error {
 		return o.err
 	case o.closed:
 		return io.ErrClosedPipe
-	case len(o.buf)+o.writes > maxBacklog:
+	case len(o.buf)+o.writes > o.limit:
 		o.err = errBacklog
 		o.buf = nil
 		return o.err

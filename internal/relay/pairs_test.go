@@ -2,11 +2,58 @@ package relay
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
+
+	"example.org/mediaproxy/internal/forward"
+	"example.org/mediaproxy/internal/media"
+	"example.org/mediaproxy/internal/session"
+	"example.org/mediaproxy/internal/wire/relaylink"
 )
+
+// BenchmarkPairs measures pairs of update and remove over one link/2
+// connection, with the dispatcher on the same cores: once with a session table
+// that costs nothing, once with ports really opened.
+func BenchmarkPairs(b *testing.B) {
+	b.Run("link only", func(b *testing.B) { benchmarkPairs(b, &fakeCalls{}, &fakeMedia{}) })
+	b.Run("ports", func(b *testing.B) {
+		log := slog.New(slog.DiscardHandler)
+		loops, err := forward.NewLoops(forward.LoopConfig{}, log)
+		if err != nil {
+			b.Skip(err)
+		}
+		engine := media.NewEngine(media.Config{Locals: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}, loops, log)
+		defer engine.Close()
+		benchmarkPairs(b, session.New(session.Config{}, engine, log), engine)
+	})
+}
+
+func benchmarkPairs(b *testing.B, calls Calls, engine Media) {
+	ca := newAuthority(b)
+	l := listen(b, ca.config("dispatcher", relaylink.ALPN), "127.0.0.1:0")
+	r, err := New(Config{
+		Name: "r1", IPs: []netip.Addr{netip.MustParseAddr("203.0.113.9")},
+		Dispatchers: []string{l.addr.String()}, Dial: dialTLS(ca.config("relay", relaylink.ALPN)),
+	}, calls, engine, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() { ended <- r.Run(context.Background()) }()
+	nc, err := l.ln.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	runPairs(b, nc)
+	nc.Close()
+	r.Stop(false)
+	<-ended
+}
 
 // pairsInFlight is how many calls the benchmark has open at once, like as many
 // busy processes of a SIP proxy.

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
-	"log/slog"
 	"math/big"
 	"net"
 	"net/netip"
@@ -221,29 +220,4 @@ func TestCertificateProblems(t *testing.T) {
 			<-accepting
 		})
 	}
-}
-
-// BenchmarkPairs measures update and remove over one link/2 connection, with
-// the dispatcher on the same cores and a session table that costs nothing.
-func BenchmarkPairs(b *testing.B) {
-	ca := newAuthority(b)
-	l := listen(b, ca.config("dispatcher", relaylink.ALPN), "127.0.0.1:0")
-	calls := &fakeCalls{}
-	r, err := New(Config{
-		Name: "r1", IPs: []netip.Addr{netip.MustParseAddr("203.0.113.9")},
-		Dispatchers: []string{l.addr.String()}, Dial: dialTLS(ca.config("relay", relaylink.ALPN)),
-	}, calls, &fakeMedia{}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		b.Fatal(err)
-	}
-	ended := make(chan error)
-	go func() { ended <- r.Run(context.Background()) }()
-	nc, err := l.ln.Accept()
-	if err != nil {
-		b.Fatal(err)
-	}
-	runPairs(b, nc)
-	nc.Close()
-	r.Stop(false)
-	<-ended
 }
