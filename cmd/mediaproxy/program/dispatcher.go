@@ -1,0 +1,148 @@
+package program
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"example.org/mediaproxy/cmd/mediaproxy/ctl"
+	"example.org/mediaproxy/cmd/mediaproxy/version"
+	"example.org/mediaproxy/internal/config"
+	"example.org/mediaproxy/internal/dispatcher"
+	"example.org/mediaproxy/internal/pki"
+	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/manage"
+)
+
+func dispatcherCommand() *cobra.Command {
+	o := &options{name: "media-dispatcher"}
+	cmd := &cobra.Command{
+		Use: "dispatcher", Short: "Serve a SIP proxy and hand its calls to relays", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.takeOutput(cmd)
+			return runDispatcher(o)
+		},
+	}
+	o.addService(cmd)
+	return cmd
+}
+
+func runDispatcher(o *options) error {
+	h, err := newHost(o, config.RoleDispatcher)
+	if err != nil {
+		return err
+	}
+	store, err := h.openCertificates(h.dirs.Find(h.cfg.TLS.CertsPath), pki.Dispatcher)
+	if err != nil {
+		return err
+	}
+	r, _, err := h.dispatcherRoom(store, h.cfg.Dispatcher.Listen)
+	if err != nil {
+		return err
+	}
+	return h.serve([]room{r}, func() {})
+}
+
+// dispatcherRoom puts a dispatcher together that listens for relays on the address.
+func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *dispatcher.Dispatcher, error) {
+	c := h.cfg.Dispatcher
+	relays, err := parsePassport(c.Passport)
+	if err != nil {
+		return room{}, nil, err
+	}
+	managers, err := parsePassport(c.ManagementPassport)
+	if err != nil {
+		return room{}, nil, err
+	}
+	gid, group, err := h.socketGroup()
+	if err != nil {
+		return room{}, nil, err
+	}
+	d, err := dispatcher.New(dispatcher.Config{
+		Version:          version.Version,
+		SocketPath:       h.socketPath(),
+		SocketGID:        gid,
+		SocketGroup:      group,
+		RelayListen:      listen,
+		RelayTLS:         store.ServerConfig(relays),
+		TrackRelay:       func(conn *tls.Conn) func() { return store.Track(conn, relays) },
+		ManagementListen: c.ListenManagement,
+		ManagementTLS:    managementTLS(c, store, managers),
+		TrackManager:     func(conn *tls.Conn) func() { return store.Track(conn, managers) },
+		ManagementSocket: filepath.Join(h.runtimeDir, ctl.SocketName),
+		ManagementFormat: managementFormat(c),
+
+		RelayTimeout:                c.RelayTimeout,
+		RelayRecoverInterval:        exactly(c.RelayRecoverInterval),
+		CleanupDeadRelaysAfter:      exactly(c.CleanupDeadRelaysAfter),
+		CleanupExpiredSessionsAfter: exactly(c.CleanupExpiredSessionsAfter),
+
+		Selector: selector(c),
+		Finished: h.finished,
+	}, h.log)
+	if err != nil {
+		return room{}, nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	return room{
+		name:  "dispatcher",
+		run:   h.watched(store, func(context.Context) error { return d.Run(ctx) }),
+		ready: d.Ready(),
+		stop:  stop,
+		hup: func() {
+			h.log.Warn("HUP does nothing to the dispatcher in this version: restart it to have a changed configuration read")
+		},
+		alive: func() { d.Stats() },
+	}, d, nil
+}
+
+// socketPath is where the SIP proxy asks.
+func (h *host) socketPath() string {
+	if path := h.options.up.socket; path != "" {
+		return path
+	}
+	if path := h.cfg.Dispatcher.SocketPath; filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(h.runtimeDir, h.cfg.Dispatcher.SocketPath)
+}
+
+func managementTLS(c config.Dispatcher, store *pki.Store, passport pki.Passport) *tls.Config {
+	if !c.ManagementUseTLS {
+		return nil
+	}
+	return store.ServerConfig(passport)
+}
+
+func managementFormat(c config.Dispatcher) manage.Format {
+	if c.ManagementFormat == "lines" {
+		return manage.Lines
+	}
+	return manage.Array
+}
+
+func selector(c config.Dispatcher) dispatcher.Selector {
+	switch c.RelaySelection {
+	case "random":
+		return dispatcher.Random{}
+	case "weighted":
+		return dispatcher.Weighted{Weights: c.RelayWeights}
+	case "labels":
+		return dispatcher.Labels{Preferred: c.RelayLabels}
+	}
+	return dispatcher.LeastLoaded{}
+}
+
+// finished notes every call that is over.
+func (h *host) finished(s report.Session) error {
+	h.log.Info("call finished", "call_id", s.CallID, "reason", s.Reason, "duration", s.Duration, "streams", len(s.Streams))
+	return nil
+}
+
+// exactly keeps a zero of the configuration from being taken for "not set".
+func exactly(d time.Duration) time.Duration { return cmp.Or(d, 1) }

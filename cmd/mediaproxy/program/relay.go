@@ -1,0 +1,142 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"example.org/mediaproxy/cmd/mediaproxy/version"
+	"example.org/mediaproxy/internal/config"
+	"example.org/mediaproxy/internal/forward"
+	"example.org/mediaproxy/internal/media"
+	"example.org/mediaproxy/internal/pki"
+	"example.org/mediaproxy/internal/relay"
+	"example.org/mediaproxy/internal/session"
+)
+
+func relayCommand() *cobra.Command {
+	o := &options{name: "media-relay"}
+	cmd := &cobra.Command{
+		Use: "relay", Short: "Relay media for dispatchers", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.takeOutput(cmd)
+			return runRelay(o)
+		},
+	}
+	o.addService(cmd)
+	return cmd
+}
+
+func runRelay(o *options) error {
+	h, err := newHost(o, config.RoleRelay)
+	if err != nil {
+		return err
+	}
+	store, err := h.openCertificates(h.dirs.Find(h.cfg.TLS.CertsPath), pki.Relay)
+	if err != nil {
+		return err
+	}
+	ips := h.cfg.Relay.RelayIP
+	if len(ips) == 0 {
+		if ips = ownAddresses(); len(ips) == 0 {
+			return errors.New("this host has no route to the internet, so its address is not known; set relay_ip in section [Relay]")
+		}
+	}
+	r, err := h.relayRoom(store, ips, h.cfg.Relay.Dispatchers)
+	if err != nil {
+		return err
+	}
+	return h.serve([]room{r}, func() {})
+}
+
+// relayRoom puts a relay together: the table that moves packets, streams on top of it,
+// calls on top of those, and the links to dispatchers that command the calls.
+func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []string) (room, error) {
+	c := h.cfg.Relay
+	passport, err := parsePassport(c.Passport)
+	if err != nil {
+		return room{}, err
+	}
+	name, err := relayName(c, ips)
+	if err != nil {
+		return room{}, err
+	}
+	if c.FastPath == "tc" {
+		h.log.Warn("fast_path = tc: this version moves all packets in user space")
+	}
+	table, err := forward.NewLoops(forward.LoopConfig{}, h.log)
+	if err != nil {
+		return room{}, err
+	}
+	engine := media.NewEngine(mediaConfig(c, ips), table, h.log)
+	calls := session.New(session.Config{Relay: name}, engine, h.log)
+	r, err := relay.New(relay.Config{
+		Name:               name,
+		Version:            version.Version,
+		IPs:                ips,
+		Labels:             c.Labels,
+		Dispatchers:        dispatchers,
+		Dial:               dialer{store, passport, h.log}.dial,
+		KeepConfiguredPort: !c.UseSRVPort,
+		DNSCheckInterval:   c.DNSCheckInterval,
+		KeepaliveInterval:  c.KeepaliveInterval,
+		ReconnectDelay:     c.ReconnectDelay,
+		TrafficSampling:    c.TrafficSamplingPeriod,
+	}, calls, engine, h.log)
+	if err != nil {
+		return room{}, errors.Join(err, table.Close())
+	}
+	stop := func() { r.Stop(true) }
+	return room{
+		name:  "relay",
+		run:   h.watched(store, func(context.Context) error { return r.Run(context.Background()) }),
+		stop:  stop,
+		hurry: stop, // the second time it waits for nothing
+		hup:   func() { r.Drain(true) },
+		alive: func() { calls.Len() },
+		close: table.Close,
+	}, nil
+}
+
+// mediaConfig translates what the file says about media.
+func mediaConfig(c config.Relay, ips []netip.Addr) media.Config {
+	m := media.Config{
+		Locals:         ips,
+		Advertised:     c.AdvertisedIP,
+		FirstPort:      uint16(c.PortRange.Start),
+		EndPort:        uint16(c.PortRange.End), // 65536 becomes 0, which means just that
+		PortRest:       exactly(c.PortRestTime),
+		TrustedRanges:  c.TrustedMediaRanges,
+		RoutableRanges: c.RoutablePrivateRanges,
+		StreamTimeout:  c.StreamTimeout,
+		IdleTimeout:    c.IdleTimeout,
+		HoldTimeout:    c.OnHoldTimeout,
+		OneWayTimeout:  c.OneWayTimeout,
+	}
+	switch c.AddressLearning {
+	case "strict":
+		m.Learning = media.Strict
+	case "first-packet":
+		m.Learning = media.FirstPacket
+	}
+	if c.AutoDetectInterfaces && len(c.AdvertisedIP) == 0 {
+		m.Detect = media.FacingAddress
+	}
+	return m
+}
+
+// relayName is how dispatchers know the relay.
+func relayName(c config.Relay, ips []netip.Addr) (string, error) {
+	if c.Name != "" {
+		return c.Name, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("find the host name for the relay's name (or set name in section [Relay]): %w", err)
+	}
+	return host + "/" + ips[0].String(), nil
+}
