@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"bufio"
 	"net"
 	"os"
 	"path/filepath"
@@ -183,6 +184,29 @@ func TestAddress(t *testing.T) {
 	} {
 		if got := (&target{server: server}).address(); got != want {
 			t.Errorf("%s: got %s, want %s", server, got, want)
+		}
+	}
+}
+
+// A line may be long, but not without bound.
+func TestReadLine(t *testing.T) {
+	long := strings.Repeat("x", 100)
+	for _, tc := range []struct{ in, want, err string }{
+		{"a\r\nb\n", "a", ""},
+		{"a\n", "a", ""},
+		{"\r\n", "", ""},
+		{long + "\n", long, ""},
+		{long + long + "\n", "", "a line of more than 128 bytes"},
+		{"a", "", "unexpected EOF"},
+		{"", "", "EOF"},
+	} {
+		got, err := readLine(bufio.NewReaderSize(strings.NewReader(tc.in), 16), 128)
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if string(got) != tc.want || text != tc.err {
+			t.Errorf("%.20q: got %q, %q; want %q, %q", tc.in, got, text, tc.want, tc.err)
 		}
 	}
 }
