@@ -13,6 +13,7 @@ type admission struct {
 	mu       sync.RWMutex // held for reading while an update may create a call
 	draining bool
 	leave    bool // end the process when the last call has ended
+	final    bool // the process ends now; nothing can undo it
 }
 
 // admit hands an update to the session table. While draining it serves calls
@@ -47,6 +48,9 @@ func (r *Relay) setDraining(on, leave bool) {
 func (a *admission) set(draining, leave bool) (changed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.final {
+		return false
+	}
 	changed = a.draining != draining
 	a.draining = draining
 	// Asking for a drain once more never takes back that the process leaves.
@@ -61,15 +65,27 @@ func (r *Relay) Draining() bool {
 	return r.admission.draining
 }
 
-// drained reports whether the process is to leave now.
-func (r *Relay) drained() bool {
-	r.admission.mu.RLock()
-	leave := r.admission.leave
-	r.admission.mu.RUnlock()
-	// In this order: a command that ends the last call counts as ending until
-	// its record is kept.
-	return leave && r.calls.Len() == 0 && r.ending.Load() == 0
+// close refuses new calls for good.
+func (a *admission) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.draining, a.leave, a.final = true, true, true
 }
+
+// closeIfDrained does so if the process is to leave when idle and idle says
+// that it is. The lock is held over both, so that no call slips in between.
+func (a *admission) closeIfDrained(idle func() bool) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.leave && idle() {
+		a.draining, a.final = true, true
+	}
+	return a.final
+}
+
+// idle reports whether no call is left. In this order: a command that ends the
+// last call counts as ending until its record is kept.
+func (r *Relay) idle() bool { return r.calls.Len() == 0 && r.ending.Load() == 0 }
 
 // announce tells the dispatchers at once, not with the next keep-alive.
 func (r *Relay) announce() {

@@ -24,6 +24,11 @@ const (
 	// pace at which it stores it.
 	window = 256
 
+	// plainWindow is the same for a dispatcher of the original. It has to have
+	// read all reports before our answer to its first `sessions`, so this only
+	// keeps a huge backlog from filling the outbox.
+	plainWindow = 10000
+
 	// lastWrite bounds writing what still waits when a connection is closed.
 	lastWrite = time.Second
 )
@@ -187,6 +192,9 @@ func (c *conn) pong() {
 	c.mu.Unlock()
 	for _, id := range p.records {
 		c.relay.acknowledged(id)
+	}
+	if len(p.records) > 0 {
+		c.relay.deliver(c) // what the window held back
 	}
 }
 

@@ -2,7 +2,6 @@ package relay
 
 import (
 	"log/slog"
-	"math"
 	"time"
 
 	"example.org/mediaproxy/internal/report"
@@ -85,9 +84,7 @@ func (r *Relay) deliver(c *conn) {
 	}
 	limit := window
 	if c.plain {
-		// All at once: the dispatcher must have read them before our answer to
-		// its first `sessions`.
-		limit = math.MaxInt
+		limit = plainWindow
 	}
 	if docs := r.records.take(c, now, limit, !c.plain, eligible); len(docs) > 0 {
 		if err := c.send(docs); err != nil {

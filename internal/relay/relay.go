@@ -90,7 +90,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		case <-tick.C:
 			r.tick()
 		}
-		if r.drained() {
+		if r.admission.closeIfDrained(r.idle) {
 			r.log.Info("drained: the last call has ended")
 			return r.leave(false, r.cfg.DrainWait, tick)
 		}
@@ -123,7 +123,7 @@ func (r *Relay) wake() {
 // leave ends calls if asked to, and waits until the reports are acknowledged.
 func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
 	r.stopping.Store(true)
-	r.admission.set(true, true) // from here on no call is created
+	r.admission.close() // from here on no call is created
 	r.announce()
 	if end {
 		ended := r.calls.EndAll(report.ReasonShutdown)
@@ -135,7 +135,7 @@ func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
 	defer deadline.Stop()
 	for {
 		r.deliverPending()
-		ending := r.ending.Load() // before the count: see drained
+		ending := r.ending.Load() // before the count: see idle
 		waiting, _ := r.records.counts()
 		if waiting == 0 && ending == 0 {
 			return nil

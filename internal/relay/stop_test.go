@@ -205,6 +205,40 @@ func TestStopReportsToOthersAtOnce(t *testing.T) {
 	})
 }
 
+func TestStopCannotBeCancelled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, nil)
+		d := g.accept(addrA)
+		d.greet("da")
+		d.offer("1", "c1")
+		d.want("1 203.0.113.9 50002")
+		g.relay.Stop(true)
+		d.expired()
+		d.command("drain", "2", "cancel", "yes")
+		d.skipTo(`2 {"status": "halting"}`)
+		d.offer("3", "c2")
+		d.skipTo("3 halting")
+		if n := g.calls.Len(); n != 0 {
+			t.Errorf("got %d calls created while leaving", n)
+		}
+	})
+}
+
+func TestStopIsBoundedWhenTheDispatcherDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, plainAt(addrA))
+		a := <-g.net.accepts // nobody reads here
+		defer a.nc.Close()
+		g.calls.add("c1", addrA)
+		begin := time.Now()
+		g.relay.Stop(true)
+		err := <-g.ended
+		if waited := time.Since(begin); !errors.Is(err, errLost) || waited > 4*time.Second {
+			t.Errorf("got %v after %v, want %v within 4 s", err, waited, errLost)
+		}
+	})
+}
+
 func TestStopWithoutEndLeavesCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := start(t, nil)
@@ -237,4 +271,40 @@ func TestNoDispatchersIdles(t *testing.T) {
 			t.Error("the log does not say why nothing happens")
 		}
 	})
+}
+
+// The answer to the `remove` of the last call, and its acknowledgement, come
+// before the end.
+func TestHangUpOutlivesTheLastRemove(t *testing.T) {
+	for _, plain := range []bool{true, false} {
+		t.Run(fmt.Sprintf("plain %v", plain), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := start(t, func(g *rig, c *Config) {
+					if plain {
+						plainAt(addrA)(g, c)
+					}
+				})
+				d := g.accept(addrA)
+				if !plain {
+					d.greet("da")
+				}
+				d.offer("1", "c1")
+				d.want("1 203.0.113.9 50002")
+				g.relay.Drain(true)
+				d.command("remove", "2", "call_id", "c1", "from_tag", "f")
+				d.skipTo(`2 {"call_id": "c1"`)
+				if !plain {
+					select {
+					case err := <-g.ended:
+						t.Fatalf("left with %v before the acknowledgement", err)
+					case <-time.After(5 * time.Second):
+					}
+					d.send("ack r1\r\n")
+				}
+				if err := <-g.ended; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
