@@ -54,10 +54,10 @@ else.
 
 The folder is where certificates are made; each machine gets a copy of what it
 needs, and nobody but this folder needs ca.key.`,
-		Example: `  mediaproxy certs /root/mediaproxy-certs
-  mediaproxy certs issue /root/mediaproxy-certs relay-berlin
-  mediaproxy certs renew /root/mediaproxy-certs
-  mediaproxy certs revoke /root/mediaproxy-certs relay-berlin`,
+		Example: `  mediaproxy certs certificates
+  mediaproxy certs issue certificates relay-berlin
+  mediaproxy certs renew certificates
+  mediaproxy certs revoke certificates relay-berlin`,
 		Args: words("certs", "DIR"),
 		RunE: f.create,
 	}
@@ -121,7 +121,7 @@ func words(command string, names ...string) cobra.PositionalArgs {
 		if len(args) == len(names) {
 			return nil
 		}
-		return usageError{fmt.Errorf("%s needs %s; more: mediaproxy %s --help", command, strings.Join(names, " and "), command)}
+		return usageError{fmt.Errorf("%s wanted, got %d words; more: mediaproxy %s --help", strings.Join(names, " and "), len(args), command)}
 	}
 }
 
@@ -248,9 +248,10 @@ func (f *flags) revoke(cmd *cobra.Command, args []string) error {
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), `Revoked the certificate with serial %s.
 
-Copy %s to the certificate folder of every dispatcher and relay. Running
-programs read it within [TLS] verify_interval and then close the connections of
-this certificate.
+Copy the new list to the certificate folder of every dispatcher and relay:
+  %s
+Running programs read it within [TLS] verify_interval and then close the
+connections of this certificate.
 `, serial, made.Path)
 	return nil
 }

@@ -81,7 +81,7 @@ func TestIssueRenewRevoke(t *testing.T) {
 		{[]string{"issue", dir, "berlin", "--unit", "Relays", "--country", "DE", "--email", "ops@example.com"},
 			[]string{"berlin.crt  ", "CN=berlin", "OU=Relays", "C=DE", "berlin.key as relay.key", "--pair berlin summary"}},
 		{[]string{"issue", dir, "anna", "--cn", "Anna Operator"}, []string{"CN=Anna Operator"}},
-		{[]string{"revoke", dir, "berlin"}, []string{"Revoked the certificate with serial SERIAL", "Copy DIR/crl.pem to"}},
+		{[]string{"revoke", dir, "berlin"}, []string{"Revoked the certificate with serial SERIAL", "\n  DIR/crl.pem\n"}},
 		{[]string{"revoke", dir, "berlin"}, []string{"already revoked", "nothing to do"}},
 		{[]string{"renew", dir}, []string{"Renewed in DIR; the authority is the same", "berlin.crt", "dispatcher.key", "crl.pem"}},
 	}
@@ -115,11 +115,11 @@ func TestMistakes(t *testing.T) {
 		code int
 		want string
 	}{
-		{nil, 2, "certs needs DIR"},
-		{[]string{dir, "more"}, 2, "certs needs DIR"},
-		{[]string{"issue", dir}, 2, "certs issue needs DIR and NAME"},
-		{[]string{"revoke", dir}, 2, "certs revoke needs DIR and FILE|SERIAL"},
-		{[]string{"renew"}, 2, "certs renew needs DIR"},
+		{nil, 2, "DIR wanted, got"},
+		{[]string{dir, "more"}, 2, "DIR wanted, got"},
+		{[]string{"issue", dir}, 2, "DIR and NAME wanted, got 1 words; more: mediaproxy certs issue --help"},
+		{[]string{"revoke", dir}, 2, "DIR and FILE|SERIAL wanted"},
+		{[]string{"renew"}, 2, "DIR wanted, got 0"},
 		{[]string{dir, "--days", "0"}, 2, "--days 0"},
 		{[]string{dir, "--country", "Germany"}, 2, "not two letters"},
 		{[]string{dir, "--frobnicate"}, 2, "unknown flag"},

@@ -64,9 +64,9 @@ Exit codes: 0 done, 1 failed or refused, 2 mistake in the command line, 3 nothin
 found.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage("ctl %s: no such command; there are summary, sessions, session, explain, terminate, drain, version", args[0])
+				return usage("no command %s; there are summary, sessions, session, explain, terminate, drain, version", args[0])
 			}
-			return usage("ctl needs a command: summary, sessions, session, explain, terminate, drain or version")
+			return usage("a command is needed: summary, sessions, session, explain, terminate, drain or version")
 		},
 		RunE: func(*cobra.Command, []string) error { return nil }, // Args never lets it
 	}
@@ -91,12 +91,11 @@ found.`,
 // character in it: the protocol could not carry it.
 func words(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		want := "no words after it"
-		if len(names) > 0 {
-			want = strings.Join(names, " and ")
-		}
-		if len(args) != len(names) {
-			return usage("%s needs %s; more: %s --help", cmd.Name(), want, cmd.CommandPath())
+		switch {
+		case len(args) > 0 && len(names) == 0:
+			return usage("nothing may follow, got %q; more: %s --help", args[0], cmd.CommandPath())
+		case len(args) != len(names):
+			return usage("%s wanted, got %d words; more: %s --help", strings.Join(names, " and "), len(args), cmd.CommandPath())
 		}
 		for i, arg := range args {
 			if err := checkWord(names[i], arg); err != nil {

@@ -236,12 +236,12 @@ func TestUsage(t *testing.T) {
 	dispatcher := fake(t, manage.Array)
 	dir := dispatcher.onSocket(t)
 	for want, args := range map[string][]string{
-		"ctl needs a command":                     {},
-		"ctl frobnicate: no such command":         {"frobnicate"},
-		"summary needs no words after it":         {"summary", "now"},
-		"session needs CALL-ID;":                  {"session"},
-		"explain needs CALL-ID;":                  {"explain", "a", "b"},
-		"drain needs RELAY;":                      {"drain"},
+		"a command is needed: summary":            {},
+		"no command frobnicate; there are":        {"frobnicate"},
+		`nothing may follow, got "now"`:           {"summary", "now"},
+		"CALL-ID wanted, got 0 words":             {"session"},
+		"CALL-ID wanted, got 2 words":             {"explain", "a", "b"},
+		"RELAY wanted, got 0":                     {"drain"},
 		`CALL-ID "a b": empty, or has a space`:    {"terminate", "a b"},
 		`CALL-ID "a\nquit"`:                       {"terminate", "a\nquit"},
 		`CALL-ID ""`:                              {"session", ""},
