@@ -47,7 +47,7 @@ type Config struct {
 
 	RepeatInterval time.Duration // of unacknowledged records, default 10 s
 	MaxRecords     int           // unacknowledged records kept, default 50000, about 1.5 kB each
-	StopWait       time.Duration // for acknowledgements when stopping, default 3 s
+	StopWait       time.Duration // for the next acknowledgement when stopping, default 3 s
 	DrainWait      time.Duration // the same after HUP and the last call, default 60 s
 
 	// MaxBacklog is how many bytes may wait for a dispatcher that does not

@@ -83,7 +83,7 @@ func (r *Relay) deliver(c *conn) {
 		return !c.plain && !elsewhere && (stopping || now.Sub(awaySince) >= r.cfg.RepeatInterval)
 	}
 	limit := window
-	if c.plain {
+	if c.plain || stopping { // stopping: no time for rounds
 		limit = plainWindow
 	}
 	if docs := r.records.take(c, now, limit, !c.plain, eligible); len(docs) > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -121,6 +122,8 @@ func (r *Relay) wake() {
 }
 
 // leave ends calls if asked to, and waits until the reports are acknowledged.
+// It gives up when none was for the time wait, and in any case after ten times
+// that: a dispatcher that needs a while for thousands of them gets it.
 func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
 	r.stopping.Store(true)
 	r.admission.close() // from here on no call is created
@@ -131,14 +134,20 @@ func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
 		r.finished(ended)
 	}
 	r.dirty.Store(true) // also what waited for an owner that is away
-	deadline := time.NewTimer(wait)
-	defer deadline.Stop()
-	for {
+	last := time.NewTimer(10 * wait)
+	defer last.Stop()
+	stalled := time.NewTimer(wait)
+	defer stalled.Stop()
+	for fewest := math.MaxInt; ; {
 		r.deliverPending()
 		ending := r.ending.Load() // before the count: see idle
 		waiting, _ := r.records.counts()
 		if waiting == 0 && ending == 0 {
 			return nil
+		}
+		if waiting < fewest {
+			fewest = waiting
+			stalled.Reset(wait)
 		}
 		select {
 		case <-r.poke:
@@ -146,7 +155,9 @@ func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
 			r.dirty.Store(true) // a link may have come back
 		case <-r.hurry:
 			return r.lost(waiting)
-		case <-deadline.C:
+		case <-stalled.C:
+			return r.lost(waiting)
+		case <-last.C:
 			return r.lost(waiting)
 		}
 	}

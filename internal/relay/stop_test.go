@@ -181,6 +181,29 @@ func TestStopWaitsOnlySoLong(t *testing.T) {
 	}
 }
 
+// A dispatcher that stores slowly but steadily gets all reports of a full relay.
+func TestStopWaitsWhileReportsAreAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const calls = 20
+		g := start(t, nil)
+		d := g.accept(addrA)
+		d.greet("da")
+		for i := range calls {
+			g.calls.add(fmt.Sprint("c", i), "da")
+		}
+		begin := time.Now()
+		g.relay.Stop(true)
+		for range calls {
+			id := d.expired().RecordID
+			time.Sleep(time.Second)
+			d.send("ack " + id + "\r\n")
+		}
+		if err := <-g.ended; err != nil || time.Since(begin) != calls*time.Second {
+			t.Errorf("got %v after %v, want all acknowledged after 20 s", err, time.Since(begin))
+		}
+	})
+}
+
 // When the owner is away, any other dispatcher is better than a lost report.
 func TestStopReportsToOthersAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
