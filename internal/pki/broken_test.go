@@ -28,7 +28,7 @@ func TestOpenBroken(t *testing.T) {
 	}
 	fromOther := func(names ...string) func(*testing.T, string) {
 		return func(t *testing.T, dir string) {
-			other := newFolder(t)
+			other := testFolder(t)
 			for _, name := range names {
 				copyFile(t, other, name, dir, name)
 			}
@@ -79,7 +79,7 @@ func TestOpenBroken(t *testing.T) {
 		"two things wrong at once": {spoil: func(t *testing.T, dir string) { remove(CRLFile)(t, dir); remove("relay.key")(t, dir) }, want: []string{CRLFile, "relay.key"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := newFolder(t)
+			dir := testFolder(t)
 			if tc.spoil != nil {
 				tc.spoil(t, dir)
 			}
@@ -102,7 +102,7 @@ func TestOpenBroken(t *testing.T) {
 
 // An expired authority is named as such and not as an unknown one.
 func TestExpiredAuthority(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	late := testTime.Add(caLifetime - time.Hour)
 	options := testOptions()
 	options.Now = func() time.Time { return late }
@@ -127,7 +127,7 @@ func TestExpiredAuthority(t *testing.T) {
 
 // While one authority replaces another, ca.pem and crl.pem hold both.
 func TestTwoAuthorities(t *testing.T) {
-	old, new := newFolder(t), newFolder(t)
+	old, new := testFolder(t), testFolder(t)
 	both := t.TempDir()
 	write(t, both, CAFile, "old:\n"+read(t, old, CAFile)+"new:\n"+read(t, new, CAFile))
 	write(t, both, CRLFile, read(t, new, CRLFile)+read(t, old, CRLFile))

@@ -62,3 +62,32 @@ func syncFolder(dir string) error {
 	folder.Sync()
 	return folder.Close()
 }
+
+// newFolder builds a folder beside the place where it is to be and moves it
+// there when it is complete.
+func newFolder(dir string, build func(dir string) error) (err error) {
+	dir = filepath.Clean(dir)
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	building, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(building)
+		}
+	}()
+	if err := build(building); err != nil {
+		return err
+	}
+	if err := os.Chmod(building, 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(building, dir); err != nil {
+		return err
+	}
+	return syncFolder(parent)
+}

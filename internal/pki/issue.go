@@ -97,19 +97,36 @@ type authority struct {
 }
 
 // Create makes a folder with a new authority, an empty list of revoked
-// certificates, and a pair each for dispatcher and relay.
+// certificates, and a pair each for dispatcher and relay. A folder that does not
+// exist appears with all files in it or not at all.
 func Create(dir string, o Options) ([]Made, error) {
 	o = o.withDefaults()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if _, err := os.Lstat(dir); err == nil {
+		names := []string{CAFile, CAKeyFile, CRLFile}
+		for _, pair := range []string{Dispatcher, Relay} {
+			names = append(names, CertFile(pair), KeyFile(pair))
+		}
+		if err := refuseExisting(dir, names, o.Force); err != nil {
+			return nil, err
+		}
+		return fill(dir, o)
+	}
+	var made []Made
+	err := newFolder(dir, func(building string) (err error) {
+		made, err = fill(building, o)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	names := []string{CAFile, CAKeyFile, CRLFile}
-	for _, pair := range []string{Dispatcher, Relay} {
-		names = append(names, CertFile(pair), KeyFile(pair))
+	for i := range made {
+		made[i].Path = filepath.Join(dir, filepath.Base(made[i].Path))
 	}
-	if err := refuseExisting(dir, names, o.Force); err != nil {
-		return nil, err
-	}
+	return made, nil
+}
+
+// fill makes all files of a set.
+func fill(dir string, o Options) ([]Made, error) {
 	ca, made, err := newAuthority(dir, o)
 	if err != nil {
 		return made, err

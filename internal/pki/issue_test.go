@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func loadCert(t testing.TB, dir, name string) *x509.Certificate {
@@ -69,7 +70,7 @@ func TestCreate(t *testing.T) {
 }
 
 func TestCreateRefusesToOverwrite(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	before := read(t, dir, "relay.key")
 	_, err := Create(dir, testOptions())
 	if !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "relay.key") || !strings.Contains(err.Error(), "--force") {
@@ -89,7 +90,7 @@ func TestCreateRefusesToOverwrite(t *testing.T) {
 }
 
 func TestRenew(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	if _, err := Issue(dir, "amsterdam", testOptions()); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +128,7 @@ func TestRenew(t *testing.T) {
 }
 
 func TestRenewNeedsTheAuthority(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	if err := os.Remove(filepath.Join(dir, CAKeyFile)); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func TestRenewNeedsTheAuthority(t *testing.T) {
 // A damaged list must never be replaced by one that forgets who was revoked;
 // a missing one may.
 func TestRenewAndDamagedList(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	write(t, dir, CRLFile, "rubbish")
 	if _, err := Renew(dir, testOptions()); err == nil || !strings.Contains(err.Error(), "forget") {
 		t.Errorf("renew: %v", err)
@@ -161,7 +162,7 @@ func TestRenewAndDamagedList(t *testing.T) {
 }
 
 func TestIssueNames(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	for _, name := range []string{"", "ca", "crl", "../x", ".hidden", "relay", Dispatcher} {
 		if _, err := Issue(dir, name, testOptions()); err == nil {
 			t.Errorf("%q was issued", name)
@@ -178,7 +179,7 @@ func TestIssueNames(t *testing.T) {
 }
 
 func TestRevoke(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	serial := loadCert(t, dir, "relay.crt").SerialNumber
 	colons := ""
 	for i, c := range serial.Text(16) {
@@ -210,7 +211,7 @@ func TestRevoke(t *testing.T) {
 }
 
 func TestRevokeRefuses(t *testing.T) {
-	dir, other := newFolder(t), newFolder(t)
+	dir, other := testFolder(t), testFolder(t)
 	for word, want := range map[string]string{
 		"no-such-file":                    "neither a certificate file nor a serial number",
 		"-1f":                             "neither",
@@ -228,5 +229,61 @@ func TestRevokeRefuses(t *testing.T) {
 		if read(t, dir, CRLFile) != before {
 			t.Errorf("%s: the list changed", word)
 		}
+	}
+}
+
+// A folder is there as a whole or not at all.
+func TestCreateIsAllOrNothing(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "tls")
+	broken := testOptions()
+	broken.Subject.Country = []string{"\xff"} // cannot be written into a certificate
+	if made, err := Create(dir, broken); err == nil || made != nil {
+		t.Errorf("made %v, %v", made, err)
+	}
+	if entries, _ := os.ReadDir(parent); len(entries) != 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+	if _, err := Create(dir+"/", testOptions()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if entries, _ := os.ReadDir(parent); len(entries) != 1 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+func TestRenewDue(t *testing.T) {
+	dir := testFolder(t)
+	at := func(after time.Duration) Options {
+		o := testOptions()
+		o.Now = func() time.Time { return testTime.Add(after) }
+		return o
+	}
+	for _, tc := range []struct {
+		after time.Duration
+		files int
+	}{
+		{0, 0},
+		{DefaultLifetime - expiryWarning - time.Hour, 0},
+		{DefaultLifetime - expiryWarning, 5},
+		{DefaultLifetime, 0}, // renewed above
+		{3 * DefaultLifetime, 5},
+	} {
+		made, err := RenewDue(dir, at(tc.after))
+		if err != nil || len(made) != tc.files {
+			t.Errorf("after %v: %d files, want %d; %v", tc.after, len(made), tc.files, err)
+		}
+		if _, err := Open(Config{Dir: dir, Name: Relay, Now: at(tc.after).Now}); err != nil {
+			t.Errorf("after %v: %v", tc.after, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, CAKeyFile)); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := RenewDue(dir, at(9*DefaultLifetime)); made != nil || err != nil {
+		t.Errorf("somebody else's folder: %v, %v", made, err)
 	}
 }

@@ -44,8 +44,8 @@ func testOptions() Options {
 	}
 }
 
-// newFolder makes a certificate folder as Create does.
-func newFolder(t testing.TB) string {
+// testFolder makes a certificate folder as Create does.
+func testFolder(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	if _, err := Create(dir, testOptions()); err != nil {

@@ -72,7 +72,7 @@ func makeOldList(t testing.TB, dir string, claims asn1.ObjectIdentifier, serials
 }
 
 func TestListOfVersion1(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	relay := loadCert(t, dir, "relay.crt")
 	cfg := Config{Dir: dir, Name: Relay, Now: testOptions().Now}
 
@@ -99,13 +99,13 @@ func TestListOfVersion1(t *testing.T) {
 }
 
 func FuzzParseCRLs(f *testing.F) {
-	dir := newFolder(f)
+	dir := testFolder(f)
 	revoke(f, dir, Relay)
 	f.Add([]byte(read(f, dir, CRLFile)))
 	makeOldList(f, dir, ecdsaSHA256, big.NewInt(77))
 	f.Add([]byte(read(f, dir, CRLFile)))
 	f.Add([]byte("-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n"))
-	stranger := loadCert(f, newFolder(f), CAFile)
+	stranger := loadCert(f, testFolder(f), CAFile)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lists, err := parseCRLs(data)
 		if (err == nil) != (len(lists) > 0) {
@@ -128,7 +128,7 @@ func FuzzParseCRLs(f *testing.F) {
 }
 
 func FuzzParseCertificates(f *testing.F) {
-	dir := newFolder(f)
+	dir := testFolder(f)
 	f.Add([]byte(read(f, dir, CAFile)))
 	f.Add([]byte("CA:\n" + read(f, dir, CAFile) + read(f, dir, "relay.crt")))
 	f.Add([]byte(read(f, dir, "relay.key")))
@@ -149,7 +149,7 @@ func FuzzParseCertificates(f *testing.F) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	dir := newFolder(f)
+	dir := testFolder(f)
 	f.Add([]byte(read(f, dir, "relay.key")))
 	f.Add([]byte(read(f, dir, "relay.crt")))
 	f.Add([]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"))

@@ -51,7 +51,7 @@ func handshake(t testing.TB, server, client *tls.Config) (s, c *tls.Conn, server
 }
 
 func TestHandshake(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	c, log := &clock{t: testTime}, &logBuffer{}
 	dispatcher, relay := open(t, dir, Dispatcher, c, log), open(t, dir, Relay, c, log)
 
@@ -74,7 +74,7 @@ func TestHandshake(t *testing.T) {
 }
 
 func TestHandshakeWithoutProtocolName(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	c, log := &clock{t: testTime}, &logBuffer{}
 	dispatcher, relay := open(t, dir, Dispatcher, c, log), open(t, dir, Relay, c, log)
 	plain := relay.ClientConfig(Passport{})
@@ -89,7 +89,7 @@ func TestHandshakeWithoutProtocolName(t *testing.T) {
 }
 
 func TestHandshakeRefused(t *testing.T) {
-	dir, other := newFolder(t), newFolder(t)
+	dir, other := testFolder(t), testFolder(t)
 	if _, err := Issue(dir, "gone", testOptions()); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestHandshakeRefused(t *testing.T) {
 }
 
 func TestRevokedWhileConnected(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	for _, name := range []string{"a", "b"} {
 		if _, err := Issue(dir, name, testOptions()); err != nil {
 			t.Fatal(err)
@@ -197,7 +197,7 @@ func alive(conn *tls.Conn) bool {
 }
 
 func TestTrackedPassportAndExpiry(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	c, log := &clock{t: testTime}, &logBuffer{}
 	dispatcher := open(t, dir, Dispatcher, c, log)
 	connect := func() *tls.Conn {
@@ -224,7 +224,7 @@ func TestTrackedPassportAndExpiry(t *testing.T) {
 }
 
 func TestWatch(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	synctest.Test(t, func(t *testing.T) {
 		log := &logBuffer{}
 		c := &clock{t: testTime}
@@ -250,7 +250,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestReload(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	c, log := &clock{t: testTime}, &logBuffer{}
 	dispatcher, relay := open(t, dir, Dispatcher, c, log), open(t, dir, Relay, c, log)
 	server := dispatcher.ServerConfig(Passport{})
@@ -279,21 +279,21 @@ func TestBrokenReloadKeepsTheOld(t *testing.T) {
 			os.Remove(filepath.Join(dir, KeyFile(Dispatcher)))
 		}, []string{KeyFile(Dispatcher), "no such file"}},
 		"only the key copied": {func(t *testing.T, dir string) {
-			copyFile(t, newFolder(t), KeyFile(Dispatcher), dir, KeyFile(Dispatcher))
+			copyFile(t, testFolder(t), KeyFile(Dispatcher), dir, KeyFile(Dispatcher))
 		}, []string{KeyFile(Dispatcher), "key of another certificate"}},
 		"pair of another authority": {func(t *testing.T, dir string) {
-			other := newFolder(t)
+			other := testFolder(t)
 			copyFile(t, other, KeyFile(Dispatcher), dir, KeyFile(Dispatcher))
 			copyFile(t, other, CertFile(Dispatcher), dir, CertFile(Dispatcher))
 		}, []string{CertFile(Dispatcher), "not issued by the authority"}},
 		"authority and list of another set": {func(t *testing.T, dir string) {
-			other := newFolder(t)
+			other := testFolder(t)
 			copyFile(t, other, CAFile, dir, CAFile)
 			copyFile(t, other, CRLFile, dir, CRLFile)
 		}, []string{CAFile, "does not fit the certificate in use"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := newFolder(t)
+			dir := testFolder(t)
 			c, log := &clock{t: testTime}, &logBuffer{}
 			dispatcher, relay := open(t, dir, Dispatcher, c, log), open(t, dir, Relay, c, log)
 			server := dispatcher.ServerConfig(Passport{})
@@ -316,7 +316,7 @@ func TestBrokenReloadKeepsTheOld(t *testing.T) {
 
 // A broken pair of our own must not hold up the list of revoked certificates.
 func TestNewListTakesEffectBesideBrokenPair(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	c, log := &clock{t: testTime}, &logBuffer{}
 	dispatcher, relay := open(t, dir, Dispatcher, c, log), open(t, dir, Relay, c, log)
 	revoke(t, dir, Relay)
@@ -329,7 +329,7 @@ func TestNewListTakesEffectBesideBrokenPair(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	dir := newFolder(t)
+	dir := testFolder(t)
 	c, log := &clock{t: testTime.Add(DefaultLifetime - 20*24*time.Hour)}, &logBuffer{}
 	if err := os.Chmod(filepath.Join(dir, KeyFile(Relay)), 0o644); err != nil {
 		t.Fatal(err)
