@@ -62,7 +62,8 @@ type Dispatcher struct {
 	managerConns   moduleConns
 	count          counters
 	running        sync.WaitGroup // every connection but the modules'
-	lastVerifyPass time.Time      // owned by maintainLoop
+	maintaining    sync.Mutex     // one maintain at a time; guards what follows
+	lastVerifyPass time.Time
 }
 
 // New checks the configuration. Nothing is opened before Run.

@@ -29,6 +29,8 @@ func (d *Dispatcher) maintainLoop() {
 
 func (d *Dispatcher) maintainSafely() {
 	defer d.recovered("maintenance", "", nil)
+	d.maintaining.Lock()
+	defer d.maintaining.Unlock()
 	d.maintain(d.cfg.Now())
 }
 

@@ -368,28 +368,39 @@ func TestRecordMemoryIsBounded(t *testing.T) {
 	}
 }
 
-func TestCleanup(t *testing.T) {
+func TestCleanupOfDeadRelays(t *testing.T) {
 	u := start(t, nil)
 	r := u.relay("a")
-	m := u.module()
-	m.ask(message{call: "expired", from: "f", dialog: "5"}.String())
-	m.ask(offer("lost"))
-	doc := sessionDoc("expired", "f")
-	doc.RecordID, doc.Reason = "r1", report.ReasonTimeout
-	r.expire(doc)
-	eventually(t, "the record", func() bool { return len(u.records()) == 1 })
+	u.module().ask(offer("lost"))
 	r.close()
 	eventually(t, "the loss is seen", func() bool { return u.Stats().LostCalls == 1 })
-	known := func() int { return len(u.calls.snapshot(func(*callState) bool { return true })) }
-	u.clock.Advance(11 * time.Hour)
-	u.registry.mu.Lock()
-	relays := len(u.registry.relays)
-	u.registry.mu.Unlock()
-	if known() != 2 || relays != 1 {
-		t.Errorf("after 11 hours: %d calls, %d relays", known(), relays)
+	u.clock.Advance(DefaultCleanupDeadRelays - time.Hour)
+	u.maintainSafely()
+	if u.Stats().Calls != 1 || u.registry.find("a") == nil {
+		t.Error("forgotten an hour too early")
 	}
-	u.clock.Advance(90 * time.Minute)
-	eventually(t, "the dead relay's calls are dropped", func() bool { return u.Stats().Calls == 0 })
-	u.clock.Advance(13 * time.Hour)
-	eventually(t, "the expired call is dropped", func() bool { return known() == 0 })
+	u.clock.Advance(time.Hour + time.Second)
+	eventually(t, "the dead relay and its calls are dropped", func() bool { return u.Stats().Calls == 0 && u.registry.find("a") == nil })
+}
+
+func TestCleanupOfExpiredCalls(t *testing.T) {
+	u := start(t, nil)
+	r := u.relay("a")
+	for _, call := range []string{"c1", "c2"} {
+		u.module().ask(message{call: call, from: "f", dialog: "5"}.String())
+		doc := sessionDoc(call, "f")
+		doc.RecordID, doc.Reason = call, report.ReasonTimeout
+		r.expire(doc)
+	}
+	eventually(t, "the records", func() bool { return len(u.records()) == 2 })
+	known := func() int { return len(u.calls.snapshot(func(*callState) bool { return true })) }
+	u.clock.Advance(DefaultCleanupExpired - time.Hour)
+	u.maintainSafely()
+	if known() != 2 {
+		t.Errorf("%d calls after 23 hours, want 2", known())
+	}
+	u.clock.Advance(time.Hour + time.Minute)
+	eventually(t, "they are dropped with one warning", func() bool {
+		return known() == 0 && u.logged(`msg="expired calls forgotten: the SIP proxy never removed them" calls=2`)
+	})
 }

@@ -40,12 +40,10 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header) (string, e
 		case todo == leaveExpired:
 			return d.removed(control.ReplyRemoved)
 		default:
-			reply, err := d.removeOn(ctx, c.callState, relay, hs, deadline)
-			d.calls.left(c.callState, c.removing, reply, err)
-			if err != nil {
+			if err := d.removeClaimed(ctx, c, relay, hs, deadline); err != nil {
 				return "", err
 			}
-			return d.removed(reply)
+			return d.removed(control.ReplyRemoved)
 		}
 	}
 }
@@ -94,13 +92,22 @@ func (t *callTable) leave(r control.Remove) (leaving, *relayState, <-chan struct
 	return leaving{c, c.removing}, c.relay, nil, leaveAsk
 }
 
+// removeClaimed asks the relay and ends the claim, also when a bug strikes
+// meanwhile: other messages of the call wait for it.
+func (d *Dispatcher) removeClaimed(ctx context.Context, c leaving, r *relayState, hs []control.Header, deadline time.Time) error {
+	err := errDeadline
+	defer func() { d.calls.left(c.callState, c.removing, err) }()
+	err = d.removeOn(ctx, c.callState, r, hs, deadline)
+	return err
+}
+
 // left ends a remove. After a failure the call stays: if its relay is away, it
 // is ended there when it is back.
-func (t *callTable) left(c *callState, mine *removal, reply string, err error) {
+func (t *callTable) left(c *callState, mine *removal, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil {
-		mine.reply = reply
+		mine.reply = control.ReplyRemoved
 		t.deleteLocked(c)
 	}
 	c.hungUp = errors.Is(err, errRelayGone)
@@ -109,22 +116,22 @@ func (t *callTable) left(c *callState, mine *removal, reply string, err error) {
 }
 
 // removeOn asks the relay of a call to end it.
-func (d *Dispatcher) removeOn(ctx context.Context, c *callState, r *relayState, hs []control.Header, deadline time.Time) (string, error) {
+func (d *Dispatcher) removeOn(ctx context.Context, c *callState, r *relayState, hs []control.Header, deadline time.Time) error {
 	hs = addressed(hs, c.fromTag)
 	for {
 		l, err := d.waitFor(ctx, r, deadline)
 		if err != nil {
-			return "", err
+			return err
 		}
 		body, err := l.ask(relaylink.Remove, hs, deadline, func(late result) { d.removedLate(l, c, late) })
 		if errors.Is(err, errLinkLost) {
 			continue
 		}
 		if err != nil {
-			return "", fmt.Errorf("relay %s: %w", r.name, err)
+			return fmt.Errorf("relay %s: %w", r.name, err)
 		}
 		d.removeAnswer(l, c, body)
-		return control.ReplyRemoved, nil
+		return nil
 	}
 }
 

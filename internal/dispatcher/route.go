@@ -70,13 +70,11 @@ func (s *setup) run(ctx context.Context) (control.Answer, error) {
 		case callNone:
 			return control.Answer{}, errNoMedia
 		case callBusy:
-			if err := s.wait(ctx, c.busy, s.deadline); err != nil {
+			if err := waitUntil(ctx, c.busy, s.deadline); err != nil {
 				return control.Answer{}, fmt.Errorf("wait for the call's set-up by another message: %w", err)
 			}
 		case callNew:
-			answer, err := s.place(ctx, c.callState)
-			s.d.calls.placed(c.callState, err == nil, c.busy)
-			return answer, err
+			return s.placeClaimed(ctx, c)
 		case callKnown:
 			answer, err := s.known(ctx, c.callState, c.relay)
 			if !s.offer() || !movable(err) {
@@ -86,8 +84,7 @@ func (s *setup) run(ctx context.Context) (control.Answer, error) {
 				continue // somebody else is at it
 			}
 			s.d.log.Warn("call is placed anew", "call_id", s.u.CallID, "relay", c.relay.name, "reason", err)
-			answer, err = s.place(ctx, c.callState)
-			s.d.calls.placed(c.callState, err == nil, c.busy)
+			answer, err = s.placeClaimed(ctx, c)
 			if err == nil {
 				s.d.count.moved.Add(1)
 			}
@@ -106,11 +103,7 @@ func movable(err error) bool {
 	return errors.Is(err, errRelayGone) || errors.As(err, &refused) && refused.word == control.ReplyHalting
 }
 
-// wait waits for a channel to be closed.
-func (s *setup) wait(ctx context.Context, what <-chan struct{}, until time.Time) error {
-	return waitUntil(ctx, what, until)
-}
-
+// waitUntil waits for a channel to be closed.
 func waitUntil(ctx context.Context, what <-chan struct{}, until time.Time) error {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
@@ -179,6 +172,16 @@ func (s *setup) answer(l *link, body []byte, err error) (control.Answer, error) 
 		return control.Answer{}, fmt.Errorf("relay %s: %w", l.relay.name, err)
 	}
 	return answer, nil
+}
+
+// placeClaimed places a call that is claimed, and ends the claim, also when a bug
+// strikes meanwhile: other messages of the call wait for it.
+func (s *setup) placeClaimed(ctx context.Context, c entry) (answer control.Answer, err error) {
+	done := false
+	defer func() { s.d.calls.placed(c.callState, done, c.busy) }()
+	answer, err = s.place(ctx, c.callState)
+	done = err == nil
+	return answer, err
 }
 
 // place finds a relay for a new call.
