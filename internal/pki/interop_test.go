@@ -305,4 +305,23 @@ nsCertType = client, server
 	if serverErr == nil || !strings.Contains(fmt.Sprint(serverErr), "revoked") {
 		t.Errorf("the relay that openssl revoked: %v", serverErr)
 	}
+
+	// Our commands can go on with such a folder.
+	now := Options{Now: later}
+	if _, err := Renew(dir, now); err != nil {
+		t.Fatalf("renew: %v", err)
+	}
+	if _, _, err := Revoke(dir, Dispatcher, now); err != nil {
+		t.Fatalf("revoke: %v", err)
+	}
+	if out, err := run(t, dir, "", openssl, "verify", "-crl_check", "-CRLfile", CRLFile, "-CAfile", CAFile, "relay.crt"); err != nil {
+		t.Errorf("the renewed relay: %v\n%s", err, out)
+	}
+	if out, err := run(t, dir, "", openssl, "verify", "-crl_check", "-CRLfile", CRLFile, "-CAfile", CAFile, "dispatcher.crt"); err == nil || !strings.Contains(out, "revoked") {
+		t.Errorf("the dispatcher we revoked: %v\n%s", err, out)
+	}
+	lists, err := parseCRLs([]byte(read(t, dir, CRLFile)))
+	if err != nil || len(lists[0].entries) != 2 {
+		t.Errorf("the list has forgotten somebody: %v, %v", lists, err)
+	}
 }

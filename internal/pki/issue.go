@@ -180,7 +180,12 @@ func Renew(dir string, o Options) ([]Made, error) {
 	if err != nil {
 		return nil, err
 	}
-	var made []Made
+	// The list first: what can fail for good fails before anything has changed.
+	m, err := ca.writeCRL(list.nextNumber(), list.entries, o.Lifetime)
+	if err != nil {
+		return nil, err
+	}
+	made := []Made{m}
 	for _, pair := range pairs {
 		m, err := ca.issue(pair.name, pair.cert.Subject, pair.cert.RawSubject, o.Lifetime)
 		if err != nil {
@@ -188,11 +193,7 @@ func Renew(dir string, o Options) ([]Made, error) {
 		}
 		made = append(made, m...)
 	}
-	m, err := ca.writeCRL(list.nextNumber(), list.entries, o.Lifetime)
-	if err != nil {
-		return made, err
-	}
-	return append(made, m), nil
+	return made, nil
 }
 
 func newAuthority(dir string, o Options) (*authority, []Made, error) {

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -115,7 +116,7 @@ func (ca *authority) writeCRL(number *big.Int, entries []x509.RevocationListEntr
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 		Number: number, ThisUpdate: ca.now.Add(-clockSkew), NextUpdate: expires, RevokedCertificateEntries: entries,
-	}, ca.cert, ca.key)
+	}, ca.listIssuer(), ca.key)
 	if err != nil {
 		return Made{}, fmt.Errorf("sign %s: %w", CRLFile, err)
 	}
@@ -124,4 +125,19 @@ func (ca *authority) writeCRL(number *big.Int, entries []x509.RevocationListEntr
 		return Made{}, err
 	}
 	return Made{Path: path, Expires: expires}, nil
+}
+
+// listIssuer is the authority as CreateRevocationList wants it. Authorities made
+// with openssl often name no key usage, which by RFC 5280 section 4.2.1.3 forbids
+// nothing, and old ones have no key identifier.
+func (ca *authority) listIssuer() *x509.Certificate {
+	issuer := *ca.cert
+	if issuer.KeyUsage == 0 {
+		issuer.KeyUsage = x509.KeyUsageCRLSign
+	}
+	if len(issuer.SubjectKeyId) == 0 {
+		sum := sha256.Sum256(issuer.RawSubjectPublicKeyInfo)
+		issuer.SubjectKeyId = sum[:20]
+	}
+	return &issuer
 }
