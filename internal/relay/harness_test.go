@@ -416,6 +416,7 @@ type rig struct {
 	t     *testing.T
 	net   *fakeNet
 	calls *fakeCalls
+	table Calls // instead of calls, if set
 	media *fakeMedia
 	dns   *fakeResolver
 	log   *lockedBuffer
@@ -460,7 +461,11 @@ func start(t *testing.T, change func(*rig, *Config)) *rig {
 	if change != nil {
 		change(g, &cfg)
 	}
-	r, err := New(cfg, g.calls, g.media, slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	var calls Calls = g.calls
+	if g.table != nil {
+		calls = g.table
+	}
+	r, err := New(cfg, calls, g.media, slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}
