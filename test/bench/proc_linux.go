@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// clockTick is the unit of times in /proc; the kernel shows 100 a second to
+// everyone, whatever its own rate.
+const clockTick = 10 * time.Millisecond
+
+// cpuTime of a process, all its threads, user and system. Packets that the
+// kernel delivers in the process's own context, as on loopback, are part of it.
+func cpuTime(pid int) (user, system time.Duration, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	// The second field is a name in parentheses, which may contain anything.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	const utime, stime = 14 - 3, 15 - 3
+	if len(fields) <= stime {
+		return 0, 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	u, err1 := strconv.ParseInt(fields[utime], 10, 64)
+	s, err2 := strconv.ParseInt(fields[stime], 10, 64)
+	if err1 != nil || err2 != nil {
+		return 0, 0, fmt.Errorf("/proc/%d/stat: times %q and %q", pid, fields[utime], fields[stime])
+	}
+	return time.Duration(u) * clockTick, time.Duration(s) * clockTick, nil
+}
+
+// resident is the memory of a process, in bytes.
+func resident(pid int) (int, error) {
+	fields, err := kilobytes(fmt.Sprintf("/proc/%d/status", pid))
+	return fields["VmRSS"], err
+}
+
+// kernelMemory is what the kernel uses for itself, on the whole machine: it does
+// not say for whom.
+func kernelMemory() (int, error) {
+	fields, err := kilobytes("/proc/meminfo")
+	return fields["SUnreclaim"] + fields["KernelStack"] + fields["PageTables"] + fields["Percpu"], err
+}
+
+// kilobytes reads the lines "Name:  123 kB" of a file as bytes.
+func kilobytes(path string) (map[string]int, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]int{}
+	for line := range strings.Lines(string(b)) {
+		name, rest, _ := strings.Cut(line, ":")
+		if n, ok := strings.CutSuffix(strings.TrimSpace(rest), " kB"); ok {
+			if kb, err := strconv.Atoi(strings.TrimSpace(n)); err == nil {
+				out[name] = kb << 10
+			}
+		}
+	}
+	return out, nil
+}

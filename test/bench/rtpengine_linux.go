@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// engine is an rtpengine without its kernel module, driven by its ng protocol:
+// UDP datagrams of a cookie, a space and a bencoded dictionary.
+type engine struct {
+	*process
+	conn net.Conn
+	seq  int
+}
+
+func startEngine(s *settings) (*engine, error) {
+	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	address := l.LocalAddr().String()
+	l.Close()
+	p, err := start(s.rtpengine, "--config-file=none", "--table=-1", "--interface=127.0.0.1", "--listen-ng="+address,
+		fmt.Sprintf("--port-min=%d", enginePorts), fmt.Sprintf("--port-max=%d", enginePortsEnd),
+		"--foreground", "--log-stderr", "--log-level=3")
+	if err != nil {
+		return nil, fmt.Errorf("%w (test/setup/install.sh bench installs it)", err)
+	}
+	e := &engine{process: p}
+	if e.conn, err = net.Dial("udp4", address); err == nil {
+		err = p.until("answer to a ping", func() bool {
+			_, err := e.ask(200*time.Millisecond, "command", "ping")
+			return err == nil
+		})
+	}
+	if err != nil {
+		e.stop()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *engine) stop() {
+	if e.conn != nil {
+		e.conn.Close()
+	}
+	e.process.stop()
+}
+
+// ask sends one command, a list of keys and values, and returns the answer's strings.
+func (e *engine) ask(patience time.Duration, pairs ...string) (map[string]string, error) {
+	e.seq++
+	cookie := fmt.Sprintf("bench_%d ", e.seq)
+	b := append([]byte(cookie), 'd')
+	for _, text := range pairs {
+		b = appendBencoded(b, text)
+	}
+	if _, err := e.conn.Write(append(b, 'e')); err != nil {
+		return nil, err
+	}
+	e.conn.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := e.conn.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		if answer, ok := strings.CutPrefix(string(buf[:n]), cookie); ok {
+			return bencodedStrings(answer)
+		}
+	}
+}
+
+var audioPort = regexp.MustCompile(`(?m)^m=audio ([0-9]+) `)
+
+// describe offers or answers and returns the port of the SDP that comes back.
+func (e *engine) describe(command, callID string, port uint16, more ...string) (netip.AddrPort, error) {
+	sdp := fmt.Sprintf("v=0\r\no=- 1 1 IN IP4 %[1]s\r\ns=-\r\nc=IN IP4 %[1]s\r\nt=0 0\r\nm=audio %[2]d RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n", phones, port)
+	answer, err := e.ask(time.Second, append([]string{"call-id", callID, "command", command, "from-tag", callerTag, "sdp", sdp}, more...)...)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("rtpengine: %s: %w", command, err)
+	}
+	m := audioPort.FindStringSubmatch(answer["sdp"])
+	if answer["result"] != "ok" || m == nil {
+		return netip.AddrPort{}, fmt.Errorf("rtpengine: %s: answered %q", command, answer)
+	}
+	n, err := strconv.ParseUint(m[1], 10, 16)
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(n)), err
+}
+
+func (e *engine) setUp(callID string, caller, callee uint16) (c callPorts, err error) {
+	if c.fromCallee, err = e.describe("offer", callID, caller); err != nil {
+		return c, err
+	}
+	c.fromCaller, err = e.describe("answer", callID, callee, "to-tag", calleeTag)
+	return c, err
+}
+
+func (e *engine) tearDown(callID string) error {
+	answer, err := e.ask(time.Second, "call-id", callID, "command", "delete", "delete-delay", "0", "from-tag", callerTag)
+	if err == nil && answer["result"] != "ok" {
+		err = fmt.Errorf("rtpengine: delete: answered %q", answer)
+	}
+	return err
+}
+
+func appendBencoded(dst []byte, s string) []byte {
+	dst = strconv.AppendInt(dst, int64(len(s)), 10)
+	return append(append(dst, ':'), s...)
+}
+
+// bencodedStrings reads a dictionary of strings, all that these answers hold.
+// Other values are left out.
+func bencodedStrings(s string) (map[string]string, error) {
+	out := map[string]string{}
+	s, ok := strings.CutPrefix(s, "d")
+	for ok && s != "e" {
+		var key, value string
+		if key, s, ok = bencodedString(s); !ok {
+			break
+		}
+		if strings.HasPrefix(s, "i") {
+			_, s, ok = strings.Cut(s, "e")
+			continue
+		}
+		if value, s, ok = bencodedString(s); ok {
+			out[key] = value
+		}
+	}
+	if !ok {
+		return nil, errors.New("the answer is not a dictionary of strings")
+	}
+	return out, nil
+}
+
+func bencodedString(s string) (value, rest string, ok bool) {
+	length, rest, ok := strings.Cut(s, ":")
+	n, err := strconv.Atoi(length)
+	if !ok || err != nil || n < 0 || n > len(rest) {
+		return "", "", false
+	}
+	return rest[:n], rest[n:], true
+}
