@@ -19,9 +19,6 @@ var ErrNoAddress = errors.New("the relay has no address of this family (add one 
 // maxBindTries bounds the search for a pair that no other program has.
 const maxBindTries = 64
 
-// portsPerStream: RTP and RTCP for each party.
-const portsPerStream = 4
-
 // Engine opens streams and holds what they share.
 type Engine struct {
 	// set in NewEngine, read-only afterwards
@@ -276,16 +273,6 @@ func (e *Engine) PortsFree() int {
 		n += p.available()
 	}
 	return n
-}
-
-// Capacity is how many streams fit: by the ports of the smallest address, and
-// by the descriptors of the process.
-func (e *Engine) Capacity() int {
-	end := int(e.cfg.EndPort)
-	if end == 0 {
-		end = 1 << 16
-	}
-	return min((end-int(e.cfg.FirstPort))/portsPerStream, e.table.Capacity()/portsPerStream)
 }
 
 // EngineStats are counters since the start.

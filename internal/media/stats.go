@@ -69,7 +69,7 @@ func (s *Stream) mover(c forward.Counters) string {
 	if c.Decided {
 		return s.engine.table.Mover()
 	}
-	return "undecided"
+	return report.MoverUndecided
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -198,6 +198,9 @@ func (l *Leg) sentence() string {
 	if l.Packets > 0 && l.Path == "RTP" {
 		text += fmt.Sprintf("; %d lost, jitter %.1f ms", l.Lost, l.JitterMS)
 	}
+	if l.Mover == MoverUndecided {
+		return text + "; not decided yet"
+	}
 	return text + "; moved by " + l.Mover
 }
 

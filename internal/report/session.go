@@ -63,6 +63,10 @@ type Quality struct {
 	Mover    string  `json:"mover"`     // what carries this direction: user-space, undecided
 }
 
+// MoverUndecided stands for a direction that has no flow: each of its datagrams
+// is looked at on its own.
+const MoverUndecided = "undecided"
+
 // Status values of a stream.
 const (
 	StatusActive   = "active"

@@ -73,6 +73,7 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 		return room{}, err
 	}
 	engine := media.NewEngine(mediaConfig(c, ips), table, h.log)
+	engine.Prepare()
 	calls := session.New(session.Config{Relay: name}, engine, h.log)
 	r, err := relay.New(relay.Config{
 		Name:               name,
