@@ -25,7 +25,7 @@ var classics = []classic{
 
 // command returns the program with the options of the original. It goes to the
 // background unless told otherwise.
-func (c classic) command(args []string, stderr io.Writer) *cobra.Command {
+func (c classic) command(args []string) *cobra.Command {
 	o := &options{name: c.name}
 	noFork := false
 	cmd := &cobra.Command{
@@ -40,6 +40,8 @@ func (c classic) command(args []string, stderr io.Writer) *cobra.Command {
 	}
 	cmd.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	o.addService(cmd)
+	cmd.InitDefaultHelpFlag() // or they could not be shortened
+	cmd.InitDefaultVersionFlag()
 	cmd.Flags().BoolVar(&noFork, "no-fork", false, "stay in the foreground and log to the terminal")
 	return cmd
 }
@@ -70,8 +72,6 @@ func (c classic) start(o *options, args []string) error {
 // command line allows: --config means --config-dir. What is ambiguous or unknown stays,
 // for the parser to complain about.
 func completeOptions(flags *pflag.FlagSet, args []string) []string {
-	flags.Bool("help", false, "print this")
-	flags.Bool("version", false, "print name and version")
 	out := make([]string, 0, len(args))
 	value := false // the next argument belongs to the option before
 	for i, arg := range args {

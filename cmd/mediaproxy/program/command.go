@@ -31,7 +31,7 @@ const (
 
 // Main runs the program that args[0] names and returns its exit code.
 func Main(args []string, stdout, stderr io.Writer) int {
-	cmd := named(args, stderr)
+	cmd := named(args)
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	began := false
@@ -63,11 +63,11 @@ func oneMistake(err error) string {
 }
 
 // named returns the command for the name that the program was started by.
-func named(args []string, stderr io.Writer) *cobra.Command {
+func named(args []string) *cobra.Command {
 	name := filepath.Base(args[0])
 	for _, c := range classics {
 		if name == c.name {
-			cmd := c.command(args, stderr)
+			cmd := c.command(args)
 			cmd.SetArgs(completeOptions(cmd.Flags(), args[1:]))
 			return cmd
 		}
@@ -100,7 +100,7 @@ Exit codes: 0 done, 1 failed, 2 mistake in the command line.`,
 func Classic() []*cobra.Command {
 	var out []*cobra.Command
 	for _, c := range classics {
-		out = append(out, c.command([]string{c.name}, io.Discard))
+		out = append(out, c.command([]string{c.name}))
 	}
 	return out
 }
