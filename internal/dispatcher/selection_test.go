@@ -2,6 +2,8 @@ package dispatcher
 
 import (
 	"net/netip"
+	"os"
+	"strings"
 	"testing"
 
 	"example.org/mediaproxy/internal/wire/relaylink"
@@ -126,5 +128,37 @@ func TestCandidateAddresses(t *testing.T) {
 		if c.preferredBy(wish) != want {
 			t.Errorf("preferredBy(%q) = %v", wish, !want)
 		}
+	}
+}
+
+// TestGuideIsTheCode keeps docs/extend-selection.md compiling: its example is
+// nearest_test.go, word for word.
+func TestGuideIsTheCode(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/extend-selection.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, err := os.ReadFile("nearest_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(guide), "```go\n"+string(code)+"```\n") {
+		t.Error("the example in the guide differs from nearest_test.go")
+	}
+}
+
+func TestNearest(t *testing.T) {
+	addr := netip.MustParseAddr
+	relays := []Candidate{
+		{Name: "far", Addrs: []netip.Addr{addr("203.0.113.1"), addr("2001:db8:1::1")}},
+		{Name: "near", Addrs: []netip.Addr{addr("198.51.100.1"), addr("2001:db8:2::1")}},
+	}
+	for caller, want := range map[string]string{"198.51.100.200": "near", "203.0.112.9": "far", "2001:db8:2:5::9": "near"} {
+		if counts := firsts(t, Nearest{}, Call{Caller: addr(caller)}, relays, 50); counts[want] != 50 {
+			t.Errorf("%s: %v, want %s", caller, counts, want)
+		}
+	}
+	if counts := firsts(t, Nearest{}, Call{}, relays, 400); counts["far"] < 100 || counts["near"] < 100 {
+		t.Errorf("without a caller address: %v", counts)
 	}
 }
