@@ -31,11 +31,10 @@ type source struct {
 	now  time.Duration
 	addr netip.AddrPort
 	kind rtp.Kind
-	// ssrc and sequence are of RTP, of UDPTL (ssrc 0) or of RTCP (no sequence).
-	ssrc        uint32
-	sequence    uint16
-	consistent  bool // it has what consistency is judged by
-	hasSequence bool
+	// ssrc and sequence are of RTP or of UDPTL (ssrc 0).
+	ssrc       uint32
+	sequence   uint16
+	consistent bool // it has what consistency is judged by
 }
 
 // current is what the table knows about the learned address.
@@ -224,7 +223,7 @@ func (l *learner) collect(s source) int {
 		c := &l.candidates[i]
 		if c.addr == s.addr {
 			step := s.sequence - c.sequence
-			follows := !s.hasSequence || step >= 1 && step <= maxStep
+			follows := step >= 1 && step <= maxStep
 			if !follows || c.ssrc != s.ssrc || s.now-c.last > maxGap {
 				c.count = 0
 			}

@@ -54,7 +54,7 @@ func (b *learnBench) rtp(from string, ssrc uint32, n int) string {
 	why := ""
 	for range n {
 		b.seq[from]++
-		d := b.offer(source{addr: ap(from), kind: rtp.KindRTP, ssrc: ssrc, sequence: b.seq[from], consistent: true, hasSequence: true})
+		d := b.offer(source{addr: ap(from), kind: rtp.KindRTP, ssrc: ssrc, sequence: b.seq[from], consistent: true})
 		why = reason(d)
 		b.now += 20 * ms
 	}
@@ -291,7 +291,7 @@ func TestCandidatesUnderSpray(t *testing.T) {
 	for i := range 4 {
 		for range 7 {
 			b.seq["x"]++
-			b.offer(source{addr: netip.AddrPortFrom(netip.MustParseAddr("198.18.0.1"), 1000+b.seq["x"]), kind: rtp.KindRTP, ssrc: 3, sequence: b.seq["x"], consistent: true, hasSequence: true})
+			b.offer(source{addr: netip.AddrPortFrom(netip.MustParseAddr("198.18.0.1"), 1000+b.seq["x"]), kind: rtp.KindRTP, ssrc: 3, sequence: b.seq["x"], consistent: true})
 		}
 		if got := b.rtp(far, 1, 1); got != string(report.IgnoredCollecting) {
 			t.Fatalf("packet %d: %s", i+1, got)

@@ -175,19 +175,20 @@ func (l *leg) current() current {
 	return current{lastSeen: c.LastSeen, quality: c.Quality}
 }
 
-// observe reads from a datagram what learning needs.
+// observe reads from a datagram what learning needs. Nothing on the RTCP path
+// can prove that it is the party's: reports have no sequence, and a phone that
+// sends none would leave the port to whoever sprays it. There an unknown address
+// has to be the one that RTP was learned from.
 func (l *leg) observe(d forward.Datagram) source {
 	s := source{now: d.Now, addr: d.Source, kind: d.Kind}
 	switch {
+	case l.path == RTCP:
 	case l.stream.udptl && d.Kind != rtp.KindSTUN && d.Kind != rtp.KindDTLS:
 		s.sequence, s.consistent = rtp.UDPTLSequence(d.Payload)
-		s.hasSequence = s.consistent
 	case d.Kind == rtp.KindRTP:
 		if h, ok := rtp.Parse(d.Payload); ok {
-			s.ssrc, s.sequence, s.consistent, s.hasSequence = h.SSRC, h.Sequence, true, true
+			s.ssrc, s.sequence, s.consistent = h.SSRC, h.Sequence, true
 		}
-	case d.Kind == rtp.KindRTCP && l.path == RTCP:
-		s.ssrc, s.consistent = rtp.SenderSSRC(d.Payload)
 	}
 	return s
 }

@@ -42,7 +42,7 @@ func TestLearningSafety(t *testing.T) {
 				kind := rapid.SampledFrom([]rtp.Kind{rtp.KindRTP, rtp.KindRTP, rtp.KindRTP, rtp.KindSTUN, rtp.KindOther}).Draw(t, "kind")
 				b.seq[from] += uint16(rapid.IntRange(0, 3).Draw(t, "step"))
 				known := b.known
-				d := b.offer(source{addr: ap(from), kind: kind, ssrc: uint32(rapid.IntRange(1, 2).Draw(t, "ssrc")), sequence: b.seq[from], consistent: kind == rtp.KindRTP, hasSequence: kind == rtp.KindRTP})
+				d := b.offer(source{addr: ap(from), kind: kind, ssrc: uint32(rapid.IntRange(1, 2).Draw(t, "ssrc")), sequence: b.seq[from], consistent: kind == rtp.KindRTP})
 				if d.accepted != (b.learned == ap(from)) {
 					t.Fatalf("%s accepted %v while %v is learned", from, d.accepted, b.learned)
 				}

@@ -126,7 +126,9 @@ func TestRoutableSDPAddressIsUsedUnheard(t *testing.T) {
 	}
 }
 
-// RTCP from the IP whose RTP was learned needs no proof of its own.
+// RTCP from the IP whose RTP was learned needs no proof of its own; from
+// anywhere else nothing is one, or sprayers would get the ports of phones
+// without RTCP.
 func TestRTCPFollowsRTP(t *testing.T) {
 	c := newCall(t, "audio")
 	c.describe(Caller, phoneA)
@@ -139,6 +141,11 @@ func TestRTCPFollowsRTP(t *testing.T) {
 	}
 	if got := c.Stats().Parties[Callee].Learned; got != far {
 		t.Fatalf("learned %v", got)
+	}
+	for range 200 {
+		if got := c.deliver(ap(relay+":50003"), ap("9.9.9.9:9001")); got != "" {
+			t.Fatalf("a stranger's datagram on the RTCP port went to %s", got)
+		}
 	}
 	if got := route(c.net.Deliver(ap(relay+":50003"), ap("8.8.8.8:9001"), []byte("\x80\xc8\x00\x06\xde\xad\xbe\xef"))); got == "" {
 		t.Error("RTCP of the learned IP is refused")

@@ -106,14 +106,6 @@ func Parse(b []byte) (Header, bool) {
 	}, true
 }
 
-// SenderSSRC reads the SSRC of whoever sent an RTCP packet (RFC 3550 section 6.4).
-func SenderSSRC(b []byte) (uint32, bool) {
-	if len(b) < rtcpHeaderLen || b[0]>>6 != 2 || !isRTCP(b[1]) {
-		return 0, false
-	}
-	return binary.BigEndian.Uint32(b[4:]), true
-}
-
 // UDPTLSequence reads the sequence number of a UDPTL packet. The caller knows
 // from the stream's type that it is one.
 func UDPTLSequence(b []byte) (uint16, bool) {

@@ -47,9 +47,6 @@ func TestParse(t *testing.T) {
 	if !ok || got != want {
 		t.Errorf("got %+v %v, want %+v", got, ok, want)
 	}
-	if ssrc, ok := SenderSSRC(unhex(t, "80c80006deadbeef")); !ok || ssrc != 0xdeadbeef {
-		t.Errorf("RTCP sender %x %v", ssrc, ok)
-	}
 	if n, ok := UDPTLSequence(unhex(t, "01020600")); !ok || n != 0x0102 {
 		t.Errorf("UDPTL sequence %x %v", n, ok)
 	}
@@ -74,9 +71,6 @@ func FuzzClassify(f *testing.F) {
 		h, isRTP := Parse(b)
 		if isRTP != (kind == KindRTP) {
 			t.Errorf("Classify says %v, Parse says %v", kind, isRTP)
-		}
-		if _, ok := SenderSSRC(b); ok != (kind == KindRTCP) {
-			t.Errorf("Classify says %v, SenderSSRC says %v", kind, ok)
 		}
 		if isRTP && (h.PayloadType > 127 || h.PayloadType >= 64 && h.PayloadType <= 95) {
 			t.Errorf("payload type %d in RTP", h.PayloadType)
