@@ -9,11 +9,14 @@ import (
 	"example.org/mediaproxy/internal/wire/rtp"
 )
 
+// Never is the time of what has not happened.
+const Never = forward.Never
+
 // Stats is a stream's state at one moment. It stays true after Close.
 type Stats struct {
 	MediaType  string
 	Parties    [2]PartyStats
-	FirstMedia time.Duration // after creation; forward.Never if none
+	FirstMedia time.Duration // after creation; Never if none
 }
 
 // PartyStats is one party's part of Stats.
@@ -32,10 +35,10 @@ func (s *Stream) Stats() Stats {
 	now := s.now()
 	learned := [2]netip.AddrPort{s.legs[RTP][Caller].learner.learned, s.legs[RTP][Callee].learner.learned}
 	s.mu.Unlock()
-	st := Stats{MediaType: s.mediaType, FirstMedia: forward.Never}
+	st := Stats{MediaType: s.mediaType, FirstMedia: Never}
 	for side := range st.Parties {
 		media, control := s.legs[RTP][side].port.Counters(), s.legs[RTCP][side].port.Counters()
-		if first := media.FirstSeen; first != forward.Never && (st.FirstMedia == forward.Never || first-s.created < st.FirstMedia) {
+		if first := media.FirstSeen; first != forward.Never && (st.FirstMedia == Never || first-s.created < st.FirstMedia) {
 			st.FirstMedia = first - s.created
 		}
 		st.Parties[side] = PartyStats{

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"example.org/mediaproxy/internal/forward"
 	"example.org/mediaproxy/internal/media"
 	"example.org/mediaproxy/internal/report"
 )
@@ -132,7 +131,7 @@ func (s *Session) streamDocument(st *stream, duration int64) report.Stream {
 	case st.status != "":
 		d.EndTime = min(duration, seconds(st.end.Sub(s.start)))
 	}
-	if stats.FirstMedia != forward.Never {
+	if stats.FirstMedia != media.Never {
 		delay := stats.FirstMedia.Seconds()
 		d.PostDialDelay = &delay
 	}
