@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"sync"
 
@@ -68,5 +68,5 @@ func each(socket string, n int, do func(m module, i int) error) error {
 		}()
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return cmp.Or(errs...)
 }

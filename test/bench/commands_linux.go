@@ -16,12 +16,13 @@ const (
 
 // commandsPerSecond measures pairs of update and remove. Every update opens the
 // four ports of an audio stream.
-func commandsPerSecond(s *settings) ([]row, error) {
+func commandsPerSecond(s *settings) (rows []row, err error) {
 	c, err := startCluster(s)
 	if err != nil {
 		return nil, err
 	}
 	defer c.stop()
+	defer c.explain(&err)
 	peer, echoSocket, err := startEcho(c.dir)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -28,12 +29,13 @@ func (l load) cpu() float64 { return l.user + l.system }
 // cpuPerPacket compares the CPU time that the process needs for a packet. What
 // the kernel does for it outside (receiving, in the sender's context on
 // loopback) is the same for both and in neither.
-func cpuPerPacket(s *settings) ([]row, error) {
+func cpuPerPacket(s *settings) (rows []row, err error) {
 	c, err := startCluster(s)
 	if err != nil {
 		return nil, err
 	}
 	defer c.stop()
+	defer c.explain(&err)
 	p, err := dialProxy(c.socket)
 	if err != nil {
 		return nil, err
@@ -44,7 +46,6 @@ func cpuPerPacket(s *settings) ([]row, error) {
 		return nil, err
 	}
 	defer e.stop()
-	var rows []row
 	for _, calls := range cpuTurns {
 		var ours, theirs []load
 		for round := range s.rounds {
@@ -105,7 +106,7 @@ func relaying(board switchboard, pid int, name string, calls int) (l load, err e
 	l, err = phones.load(pid)
 	phones.stop()
 	for i := range calls {
-		err = errors.Join(err, board.tearDown(callID(name, i)))
+		err = cmp.Or(err, board.tearDown(callID(name, i)))
 	}
 	return l, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -23,12 +24,13 @@ const (
 // updateLatency measures how long updates take that come at a fixed rate,
 // whether or not the ones before are answered: a time counts from when the
 // request was due, so that a server that stalls pays for all who wait.
-func updateLatency(s *settings) ([]row, error) {
+func updateLatency(s *settings) (rows []row, err error) {
 	c, err := startCluster(s)
 	if err != nil {
 		return nil, err
 	}
 	defer c.stop()
+	defer c.explain(&err)
 	peer, echoSocket, err := startEcho(c.dir)
 	if err != nil {
 		return nil, err
@@ -107,7 +109,7 @@ func (p *pool) collect(w *waiting) {
 		took := time.Since(due)
 		p.mu.Lock()
 		p.latencies = append(p.latencies, took)
-		p.err = errors.Join(p.err, err)
+		p.err = cmp.Or(p.err, err) // the first
 		p.mu.Unlock()
 		p.idle <- w
 	}

@@ -18,12 +18,13 @@ const (
 // the kernel's, before, during and afterwards. The kernel's is that of the whole
 // machine, so what others do at the same time is noise: what the sessions took
 // and what came back with them are measured on their own.
-func memoryPerSession(s *settings) ([]row, error) {
+func memoryPerSession(s *settings) (rows []row, err error) {
 	c, err := startCluster(s)
 	if err != nil {
 		return nil, err
 	}
 	defer c.stop()
+	defer c.explain(&err)
 	// The first sessions pay for what all need.
 	if err := setUpAll(c.socket, "warm", 100); err != nil {
 		return nil, err

@@ -95,6 +95,12 @@ func (t *tail) String() string {
 	return strings.TrimSpace(string(t.b))
 }
 
+// last is the last line.
+func (t *tail) last() string {
+	text := t.String()
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}
+
 // cluster is a dispatcher and a relay, each a process of the real program.
 type cluster struct {
 	dir        string
@@ -182,6 +188,13 @@ func startCluster(s *settings) (c *cluster, err error) {
 		line, err := m.ask("summary")
 		return err == nil && bytes.Contains(line, []byte(`"127.0.0.1"`))
 	})
+}
+
+// explain adds to an error what the programs said last.
+func (c *cluster) explain(err *error) {
+	if *err != nil {
+		*err = fmt.Errorf("%w; dispatcher: %q; relay: %q", *err, c.dispatcher.out.last(), c.relay.out.last())
+	}
 }
 
 func (c *cluster) stop() {

@@ -115,26 +115,23 @@ func appendBencoded(dst []byte, s string) []byte {
 	return append(append(dst, ':'), s...)
 }
 
-// bencodedStrings reads a dictionary of strings, all that these answers hold.
-// Other values are left out.
+// bencodedStrings reads the strings of a dictionary and skips its other values.
 func bencodedStrings(s string) (map[string]string, error) {
 	out := map[string]string{}
 	s, ok := strings.CutPrefix(s, "d")
 	for ok && s != "e" {
-		var key, value string
+		var key string
 		if key, s, ok = bencodedString(s); !ok {
 			break
 		}
-		if strings.HasPrefix(s, "i") {
-			_, s, ok = strings.Cut(s, "e")
+		if value, rest, isString := bencodedString(s); isString {
+			out[key], s = value, rest
 			continue
 		}
-		if value, s, ok = bencodedString(s); ok {
-			out[key] = value
-		}
+		s, ok = skipBencoded(s)
 	}
 	if !ok {
-		return nil, errors.New("the answer is not a dictionary of strings")
+		return nil, errors.New("rtpengine's answer is not a dictionary")
 	}
 	return out, nil
 }
@@ -146,4 +143,22 @@ func bencodedString(s string) (value, rest string, ok bool) {
 		return "", "", false
 	}
 	return rest[:n], rest[n:], true
+}
+
+// skipBencoded returns what follows a number, a list or a dictionary.
+func skipBencoded(s string) (rest string, ok bool) {
+	if strings.HasPrefix(s, "i") {
+		_, rest, ok = strings.Cut(s, "e")
+		return rest, ok
+	}
+	if s == "" || s[0] != 'l' && s[0] != 'd' {
+		_, rest, ok = bencodedString(s)
+		return rest, ok
+	}
+	for s = s[1:]; !strings.HasPrefix(s, "e"); {
+		if s, ok = skipBencoded(s); !ok {
+			return "", false
+		}
+	}
+	return s[1:], true
 }

@@ -19,12 +19,13 @@ const (
 
 // statisticsStall compares the time that packets take through the relay while
 // the statistics of all sessions are read and while they are not.
-func statisticsStall(s *settings) ([]row, error) {
+func statisticsStall(s *settings) (rows []row, err error) {
 	c, err := startCluster(s)
 	if err != nil {
 		return nil, err
 	}
 	defer c.stop()
+	defer c.explain(&err)
 	if err := setUpAll(c.socket, "idle", s.sessions-activeCalls); err != nil {
 		return nil, err
 	}
