@@ -60,15 +60,20 @@ class Meter:
         self.messages, self.sent, self.received = [], [], []
         self.direct = 0
         self.waited = set()       # media ports in whose socket something was seen waiting
+        self.stall = 0.0          # longest time for which this process did not get a processor
         self.stop = False
 
     def run(self):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(self, "stop", True))
         start, looked = time.monotonic(), 0.0
+        turn = start
         sockets = {c.sock: c for c in self.captures}
         while not self.stop:
-            for sock in select.select(list(sockets), [], [], 0.1)[0]:
+            ready = select.select(list(sockets), [], [], 0.1)[0]
+            turn, last = time.monotonic(), turn
+            self.stall = max(self.stall, turn - last - 0.1)
+            for sock in ready:
                 for packet in sockets[sock].read(time.monotonic() - start):
                     self.packet(packet)
             if time.monotonic() - looked > 0.2:
@@ -153,7 +158,7 @@ class Meter:
         return {"scenario": self.scenario, "problems": problems, "flows": flows,
                 "received": {w: len(arrived[w] & in_time[other(w)]) for w in JUDGED},
                 "sent": {w: len(in_time[w]) for w in JUDGED},
-                "direct": self.direct, "wrong_source": wrong, "altered": altered,
+                "direct": self.direct, "wrong_source": wrong, "altered": altered, "stall_ms": round(1000 * self.stall),
                 "phases": {"%s %s phase %d" % k: n for k, n in sorted(counts.items())}}
 
     def shortfalls(self, counts):
@@ -189,10 +194,10 @@ def other(who):
 
 def line(r):
     ports = sorted({int(f.split(" > ")[0].rsplit(":", 1)[1]) for f in r["flows"]})
-    return "media=%s uac_rx=%d/%d uas_rx=%d/%d relay_ports=%s direct=%d wrong_source=%d altered=%d" % (
+    return "media=%s uac_rx=%d/%d uas_rx=%d/%d relay_ports=%s direct=%d wrong_source=%d altered=%d stall_ms=%d" % (
         "FAILED" if r["problems"] else "ok", r["received"]["uac"], r["sent"]["uas"],
         r["received"]["uas"], r["sent"]["uac"], ",".join(map(str, ports)) or "-",
-        r["direct"], r["wrong_source"], r["altered"])
+        r["direct"], r["wrong_source"], r["altered"], r["stall_ms"])
 
 
 def main():
