@@ -207,6 +207,8 @@ func TestDefaultFolders(t *testing.T) {
 		shared         bool
 	}{
 		{0, env("XDG_STATE_HOME", "/s"), "/var/lib/mediaproxy", "/run/mediaproxy", false},
+		{0, env("STATE_DIRECTORY", "/var/lib/x:/var/lib/y", "RUNTIME_DIRECTORY", "/run/x"), "/var/lib/x", "/run/x", false},
+		{7, env("STATE_DIRECTORY", "/var/lib/x", "RUNTIME_DIRECTORY", "relative"), "/var/lib/x", "/t/mediaproxy-7", true},
 		{7, env("XDG_STATE_HOME", "/s", "XDG_RUNTIME_DIR", "/r"), "/s/mediaproxy", "/r/mediaproxy", false},
 		{7, env("HOME", "/h", "XDG_STATE_HOME", "relative"), "/h/.local/state/mediaproxy", "/t/mediaproxy-7", true},
 		{7, env(), "/t/mediaproxy-7/state", "/t/mediaproxy-7", true},

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // SystemDir is read first, whatever the local folder.
@@ -71,6 +72,9 @@ func DefaultRuntimeDir() (dir string, shared bool) {
 }
 
 func stateDir(uid int, getenv func(string) string, temp string) string {
+	if dir := givenBySystemd(getenv("STATE_DIRECTORY")); dir != "" {
+		return dir
+	}
 	if uid == 0 {
 		return "/var/lib/mediaproxy"
 	}
@@ -85,6 +89,9 @@ func stateDir(uid int, getenv func(string) string, temp string) string {
 }
 
 func runtimeDir(uid int, getenv func(string) string, temp string) (dir string, shared bool) {
+	if dir := givenBySystemd(getenv("RUNTIME_DIRECTORY")); dir != "" {
+		return dir, false
+	}
 	if uid == 0 {
 		return "/run/mediaproxy", false
 	}
@@ -92,4 +99,14 @@ func runtimeDir(uid int, getenv func(string) string, temp string) (dir string, s
 		return filepath.Join(dir, "mediaproxy"), false
 	}
 	return filepath.Join(temp, "mediaproxy-"+strconv.Itoa(uid)), true
+}
+
+// givenBySystemd is the first of the folders that a unit file names; systemd has made
+// them for the user that the unit runs as.
+func givenBySystemd(list string) string {
+	dir, _, _ := strings.Cut(list, ":")
+	if !filepath.IsAbs(dir) {
+		return ""
+	}
+	return dir
 }
