@@ -11,6 +11,7 @@ package main
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -110,15 +111,21 @@ func linked(root string) ([]module, error) {
 const head = `mediaproxy
 Licensed under the Apache License, Version 2.0; see the file LICENSE.
 
-The program contains the Go run-time and standard library (The Go Authors, BSD-3-Clause)
-and the modules below. This file is generated: make notice.
+The program contains the Go run-time and standard library and the modules below.
+This file is generated: make notice.
 `
+
+// goLicence comes from the Go distribution, whose packages do not all ship the file.
+//
+//go:embed go-licence.txt
+var goLicence string
 
 // render makes the text. Licences that must travel with the program are quoted in full;
 // the Apache License is in LICENSE already.
 func render(modules []module) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteString(head)
+	writeModule(&out, "Go run-time and standard library", licence{name: "BSD-3-Clause", text: tidy(goLicence)})
 	var bad []error
 	for _, m := range modules {
 		l, err := licenceOf(m.Dir)
@@ -126,13 +133,17 @@ func render(modules []module) ([]byte, error) {
 			bad = append(bad, fmt.Errorf("%s %s: %w", m.Path, m.Version, err))
 			continue
 		}
-		fmt.Fprintf(&out, "\n%s\n%s %s\nLicence: %s\n", strings.Repeat("=", 80), m.Path, m.Version, l.name)
-		if l.name != "Apache-2.0" {
-			fmt.Fprintf(&out, "\n%s\n", l.text)
-		}
-		if l.notice != "" {
-			fmt.Fprintf(&out, "\nIts NOTICE:\n\n%s\n", l.notice)
-		}
+		writeModule(&out, m.Path+" "+m.Version, l)
 	}
 	return out.Bytes(), errors.Join(bad...)
+}
+
+func writeModule(out *bytes.Buffer, title string, l licence) {
+	fmt.Fprintf(out, "\n%s\n%s\nLicence: %s\n", strings.Repeat("=", 80), title, l.name)
+	if l.name != "Apache-2.0" {
+		fmt.Fprintf(out, "\n%s\n", l.text)
+	}
+	if l.notice != "" {
+		fmt.Fprintf(out, "\nIts NOTICE:\n\n%s\n", l.notice)
+	}
 }
