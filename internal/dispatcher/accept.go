@@ -137,6 +137,9 @@ func (l *link) greet(in *lineReader) error {
 func (l *link) refuse(why error) error {
 	l.conn.Write(l.d.hello(why.Error()))
 	l.conn.CloseWrite()
+	// Closing with something unread would throw the refusal away.
+	l.conn.SetReadDeadline(time.Now().Add(probeTimeout))
+	io.Copy(io.Discard, io.LimitReader(l.conn, 1<<20))
 	return why
 }
 
@@ -265,12 +268,14 @@ func (l *link) ping(body []byte) {
 
 // halted notes that the relay takes no new calls.
 func (l *link) halted() {
+	news := false
 	l.d.registry.change(l, func(r *relayState) {
-		if !r.halting {
-			l.log.Info("relay takes no new calls")
-		}
+		news = !r.halting
 		r.halting = true
 	})
+	if news {
+		l.log.Info("relay takes no new calls")
+	}
 }
 
 // callHeaders names a call in a command.

@@ -64,6 +64,8 @@ type Dispatcher struct {
 	running        sync.WaitGroup // every connection but the modules'
 	maintaining    sync.Mutex     // one maintain at a time; guards what follows
 	lastVerifyPass time.Time
+	lastRetry      time.Time
+	untaken        untaken
 }
 
 // New checks the configuration. Nothing is opened before Run.
@@ -75,7 +77,7 @@ func New(cfg Config, log *slog.Logger) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg, log: log, instance: newRecordID(), started: cfg.Now(), relayTLS: withLink2(cfg.RelayTLS),
 		ready: make(chan struct{}), stopping: make(chan struct{}),
-		calls: newCallTable(), registry: newRegistry(), records: newRecords(),
+		calls: newCallTable(), registry: newRegistry(), records: newRecords(keptRecords),
 	}
 	d.modules.open, d.managerConns.open = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
 	d.lastVerifyPass = d.started
@@ -140,6 +142,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	}
 	cutLinks()
 	d.running.Wait()
+	d.retryFinished()
 	d.log.Info("dispatcher stopped")
 	return nil
 }

@@ -92,9 +92,12 @@ func (d *Dispatcher) handOver(l *link, f finished) {
 		d.records.done(id) // never was a call
 	} else if err := d.callFinished(f.session); err != nil {
 		d.count.finishErrors.Add(1)
-		d.records.release(id)
-		d.log.Error("finished call was not taken over; its relay will repeat it if it speaks link/2",
+		d.log.Error("finished call was not taken over, it will be tried again",
 			"call_id", f.session.CallID, "record", id, "relay", l.relay.name, "error", err)
+		if l.plain { // says it only once
+			d.keepUntaken(f.session)
+		}
+		d.records.release(id)
 		return
 	} else {
 		d.count.finished.Add(1)
@@ -214,13 +217,15 @@ const keptRecords = 1 << 16
 // records remembers which finished calls were handed over, in two generations,
 // so that its memory is bounded.
 type records struct {
+	keep int // set when made: ids in a generation
+
 	mu           sync.Mutex // guards what follows
 	busy         map[string]struct{}
 	young, older map[string]struct{}
 }
 
-func newRecords() *records {
-	return &records{busy: map[string]struct{}{}, young: map[string]struct{}{}, older: map[string]struct{}{}}
+func newRecords(keep int) *records {
+	return &records{keep: keep, busy: map[string]struct{}{}, young: map[string]struct{}{}, older: map[string]struct{}{}}
 }
 
 // claim makes the caller the one who hands the record over, if it gets recordNew.
@@ -251,7 +256,7 @@ func (r *records) done(id string) {
 	defer r.mu.Unlock()
 	delete(r.busy, id)
 	r.young[id] = struct{}{}
-	if len(r.young) >= keptRecords {
-		r.older, r.young = r.young, make(map[string]struct{}, keptRecords)
+	if len(r.young) >= r.keep {
+		r.older, r.young = r.young, map[string]struct{}{}
 	}
 }

@@ -282,3 +282,9 @@ func docText(doc any) string {
 	}
 	return string(b)
 }
+
+// pass lets time pass and has done what is due then.
+func (u *under) pass(d time.Duration) {
+	u.clock.Advance(d)
+	u.maintainSafely()
+}

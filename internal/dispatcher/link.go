@@ -69,6 +69,7 @@ type pending struct {
 	sent    time.Time
 	answer  chan result  // holds one
 	late    func(result) // instead of answer, once nobody waits any more
+	overdue bool         // counted as such; only late waits for it still
 }
 
 func newLink(d *Dispatcher, conn *tls.Conn, ip netip.Addr, plain bool) *link {
@@ -189,12 +190,26 @@ func (l *link) answered(seq string, body []byte) {
 	}
 }
 
-// overdue drops the commands sent before a time and returns how many they were.
-func (l *link) overdue(before time.Time) int {
+// lateFactor is for how many relay timeouts an answer that must be undone is
+// waited for.
+const lateFactor = 12
+
+// overdue fails the commands that were not answered within the timeout and
+// returns how many they were. Those whose late answer must be undone are kept
+// a while longer.
+func (l *link) overdue(now time.Time, timeout time.Duration) (n int) {
 	var dropped []*pending
 	l.mu.Lock()
 	for seq, p := range l.pending {
-		if p.sent.Before(before) {
+		age := now.Sub(p.sent)
+		if age < timeout {
+			continue
+		}
+		if !p.overdue {
+			p.overdue = true
+			n++
+		}
+		if p.late == nil || age >= lateFactor*timeout {
 			delete(l.pending, seq)
 			dropped = append(dropped, p)
 		}
@@ -204,7 +219,7 @@ func (l *link) overdue(before time.Time) int {
 	for _, late := range lates {
 		late(result{err: errNoAnswer})
 	}
-	return len(dropped)
+	return n
 }
 
 // releaseLocked fails commands and returns those to be told without the lock.

@@ -11,6 +11,9 @@ const (
 	// verifyEvery is when calls are cleaned up, and compared with relays that
 	// need not tell us how a call ended.
 	verifyEvery = 600 * time.Second
+	// retryEvery is when finished calls of old relays are handed over again that
+	// were not taken.
+	retryEvery = 10 * time.Second
 )
 
 // maintainLoop runs maintain until the dispatcher stops.
@@ -40,6 +43,10 @@ func (d *Dispatcher) maintain(now time.Time) {
 		d.watch(l, now)
 	}
 	d.forgetDead(now)
+	if now.Sub(d.lastRetry) >= retryEvery {
+		d.lastRetry = now
+		d.running.Go(d.retryFinished)
+	}
 	if now.Sub(d.lastVerifyPass) >= verifyEvery {
 		d.lastVerifyPass = now
 		d.forgetExpired(now)
@@ -50,7 +57,7 @@ func (d *Dispatcher) maintain(now time.Time) {
 // watch marks a relay that leaves commands unanswered, and drops the connection
 // of one that does not even ping.
 func (d *Dispatcher) watch(l *link, now time.Time) {
-	if n := l.overdue(now.Add(-d.cfg.RelayTimeout)); n > 0 {
+	if n := l.overdue(now, d.cfg.RelayTimeout); n > 0 {
 		d.count.relayTimeouts.Add(uint64(n))
 		l.log.Warn("relay does not answer, it gets no new calls until it pings", "commands", n, "timeout", d.cfg.RelayTimeout)
 		d.registry.change(l, func(r *relayState) {

@@ -209,6 +209,9 @@ func (s *setup) place(ctx context.Context, c *callState) (control.Answer, error)
 		if time.Until(s.deadline) <= 0 {
 			return control.Answer{}, cause
 		}
+		if errors.Is(err, errLinkLost) { // to be asked again if it is back in time
+			tried = tried[:len(tried)-1]
+		}
 		if len(order) > 1 {
 			s.d.count.failovers.Add(1)
 			s.d.log.Warn("relay did not take a call, the next one is tried", "call_id", s.u.CallID, "relay", r.name, "reason", err)

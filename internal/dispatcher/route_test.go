@@ -361,3 +361,43 @@ func TestConcurrentMessagesOfANewCall(t *testing.T) {
 		t.Errorf("the call is on %d + %d relays", na, nb)
 	}
 }
+
+func TestAnswerAfterTheRelayTimeout(t *testing.T) {
+	u := start(t, func(c *Config) { c.SetupTimeout = 50 * time.Millisecond })
+	held := make(chan relaylink.Command, 1)
+	r := u.relay("a", handling(func(c relaylink.Command) (string, bool) {
+		if c.Name == relaylink.Update {
+			held <- c
+		}
+		return "", c.Name == relaylink.Update
+	}))
+	if got := u.module().ask(offer("c")); got != "error" {
+		t.Fatal(got)
+	}
+	u.pass(2 * DefaultRelayTimeout)
+	eventually(t, "the relay is marked", func() bool { return u.Stats().RelayTimeouts == 1 })
+	c := <-held
+	r.answer(c, r.usual(c))
+	eventually(t, "the allocation is taken back all the same", func() bool {
+		return u.Stats().Cancelled == 1 && len(r.calls()) == 0
+	})
+}
+
+func TestLinkLostDuringSetup(t *testing.T) {
+	u := start(t, func(c *Config) { c.SetupTimeout = 3 * time.Second })
+	got := make(chan struct{}, 1)
+	first := u.relay("a", handling(func(c relaylink.Command) (string, bool) {
+		if c.Name == relaylink.Update {
+			got <- struct{}{}
+		}
+		return "", c.Name == relaylink.Update
+	}))
+	m := u.module()
+	m.send(offer("c"))
+	<-got
+	first.close()
+	second := u.relay("a")
+	if reply := m.receive(); reply != ports || second.count(relaylink.Update) != 1 {
+		t.Errorf("got %q", reply)
+	}
+}
