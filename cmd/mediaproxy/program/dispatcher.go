@@ -15,7 +15,6 @@ import (
 	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/dispatcher"
 	"example.org/mediaproxy/internal/pki"
-	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/internal/wire/manage"
 )
 
@@ -82,8 +81,7 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		CleanupDeadRelaysAfter:      exactly(c.CleanupDeadRelaysAfter),
 		CleanupExpiredSessionsAfter: exactly(c.CleanupExpiredSessionsAfter),
 
-		Selector: selector(c),
-		Finished: h.finished,
+		Selector: selector(c), // no Finished yet: the dispatcher's log is all that is kept of a call
 	}, h.log)
 	if err != nil {
 		return room{}, nil, err
@@ -136,12 +134,6 @@ func selector(c config.Dispatcher) dispatcher.Selector {
 		return dispatcher.Labels{Preferred: c.RelayLabels}
 	}
 	return dispatcher.LeastLoaded{}
-}
-
-// finished notes every call that is over.
-func (h *host) finished(s report.Session) error {
-	h.log.Info("call finished", "call_id", s.CallID, "reason", s.Reason, "duration", s.Duration, "streams", len(s.Streams))
-	return nil
 }
 
 // exactly keeps a zero of the configuration from being taken for "not set".
