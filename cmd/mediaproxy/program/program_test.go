@@ -24,9 +24,13 @@ func TestBackground(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
 			s.certificates(t)
-			s.write(t, quietDispatcher, quietRelay)
-			if code := start(t, nil, s.args(name)...).exit(t); code != 0 {
+			s.write(t, quietDispatcher+"\nnonsense = 1", quietRelay+"\nnonsense = 1")
+			p := start(t, nil, s.args(name)...)
+			if code := p.exit(t); code != 0 {
 				t.Fatalf("exit code %d, want 0", code)
+			}
+			if !strings.Contains(p.stderr(), "nonsense: unknown setting") {
+				t.Errorf("no warning at the terminal: %q", p.stderr())
 			}
 			pid := s.pid(t, name)
 			stopped := false

@@ -68,6 +68,7 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 	if c.FastPath == "tc" {
 		h.log.Warn("fast_path = tc: this version moves all packets in user space")
 	}
+	raiseDescriptorLimit(c.PortRange.Size() * len(ips))
 	table, err := forward.NewLoops(forward.LoopConfig{}, h.log)
 	if err != nil {
 		return room{}, err

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package program
+
+// raiseDescriptorLimit has nothing to do where no relay runs.
+func raiseDescriptorLimit(int) {}
