@@ -9,7 +9,7 @@ FUZZTIME ?= 10m
 TOOL    := $(GO) tool -modfile=tools/go.mod
 GATE    := $(GO) run -C tools ./gate
 
-.PHONY: run build test soak lint bench vuln notice clean setup
+.PHONY: run build test soak lint bench vuln notice man setup clean
 
 # A dispatcher and a relay in the foreground, on defaults, with certificates of their own.
 run: build
@@ -39,8 +39,13 @@ bench: build
 vuln:
 	$(TOOL) govulncheck ./...
 
+# After a change of dependencies.
 notice:
 	$(GO) run -C tools ./notice -write
+
+# Manual pages; shell completion is `mediaproxy completion SHELL`.
+man:
+	$(GO) run ./cmd/mediaproxy/man build/man
 
 setup:
 	test/setup/install.sh
