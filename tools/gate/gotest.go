@@ -17,7 +17,11 @@ import (
 // event is one line of `go test -json`.
 type event struct {
 	Action, Package, ImportPath, Test, Output string
+	Elapsed                                   float64
 }
+
+// slow is from when on a package is worth a line of its own, in seconds.
+const slow = 10
 
 // tally counts the events of one `go test` run.
 type tally struct {
@@ -48,6 +52,8 @@ func (t *tally) line(line []byte) {
 	case "pass":
 		if e.Test != "" {
 			t.r.passed++
+		} else if e.Elapsed >= slow {
+			fmt.Printf("    %-60s %6.1f s\n", e.Package, e.Elapsed)
 		}
 		delete(t.output, key)
 	case "skip":
