@@ -233,8 +233,8 @@ func (n *fakeNet) dial(_ context.Context, addr netip.AddrPort) (net.Conn, string
 	return ours, relaylink.ALPN, nil
 }
 
-// dispatcher is the other end of a link.
-type dispatcher struct {
+// remote is a dispatcher: the other end of a link.
+type remote struct {
 	t     *testing.T
 	addr  netip.AddrPort
 	nc    net.Conn
@@ -242,8 +242,8 @@ type dispatcher struct {
 	done  chan struct{}
 }
 
-func newDispatcher(t *testing.T, addr netip.AddrPort, nc net.Conn) *dispatcher {
-	d := &dispatcher{t: t, addr: addr, nc: nc, lines: make(chan string, 200000), done: make(chan struct{})}
+func newRemote(t *testing.T, addr netip.AddrPort, nc net.Conn) *remote {
+	d := &remote{t: t, addr: addr, nc: nc, lines: make(chan string, 200000), done: make(chan struct{})}
 	go func() {
 		defer close(d.done)
 		defer close(d.lines)
@@ -260,13 +260,13 @@ func newDispatcher(t *testing.T, addr netip.AddrPort, nc net.Conn) *dispatcher {
 }
 
 // close breaks the connection.
-func (d *dispatcher) close() {
+func (d *remote) close() {
 	d.nc.Close()
 	<-d.done
 }
 
 // next returns the next line, of which CR LF are a part.
-func (d *dispatcher) next() string {
+func (d *remote) next() string {
 	d.t.Helper()
 	select {
 	case line, open := <-d.lines:
@@ -280,7 +280,7 @@ func (d *dispatcher) next() string {
 	}
 }
 
-func (d *dispatcher) want(want string) {
+func (d *remote) want(want string) {
 	d.t.Helper()
 	if got := d.next(); got != want+"\r\n" {
 		d.t.Fatalf("got line %q, want %q", got, want+"\r\n")
@@ -288,7 +288,7 @@ func (d *dispatcher) want(want string) {
 }
 
 // skipTo returns the first line with that beginning and answers pings on the way.
-func (d *dispatcher) skipTo(prefix string) string {
+func (d *remote) skipTo(prefix string) string {
 	d.t.Helper()
 	for {
 		line := d.next()
@@ -302,7 +302,7 @@ func (d *dispatcher) skipTo(prefix string) string {
 }
 
 // none fails if a line other than a keep-alive comes within that time.
-func (d *dispatcher) none(within time.Duration) {
+func (d *remote) none(within time.Duration) {
 	d.t.Helper()
 	timer := time.NewTimer(within)
 	defer timer.Stop()
@@ -323,7 +323,7 @@ func (d *dispatcher) none(within time.Duration) {
 }
 
 // closed fails unless the relay closes the connection within that time.
-func (d *dispatcher) closed(within time.Duration) {
+func (d *remote) closed(within time.Duration) {
 	d.t.Helper()
 	timer := time.NewTimer(within)
 	defer timer.Stop()
@@ -340,7 +340,7 @@ func (d *dispatcher) closed(within time.Duration) {
 }
 
 // answerPings keeps the link alive until it is closed and ignores all else.
-func (d *dispatcher) answerPings() {
+func (d *remote) answerPings() {
 	for line := range d.lines {
 		if strings.HasPrefix(line, "ping") {
 			d.nc.Write([]byte("pong\r\n"))
@@ -349,7 +349,7 @@ func (d *dispatcher) answerPings() {
 }
 
 // skipUntilClosed answers keep-alives until the relay closes the connection.
-func (d *dispatcher) skipUntilClosed(within time.Duration) {
+func (d *remote) skipUntilClosed(within time.Duration) {
 	d.t.Helper()
 	ended := make(chan struct{})
 	go func() { d.answerPings(); close(ended) }()
@@ -360,7 +360,7 @@ func (d *dispatcher) skipUntilClosed(within time.Duration) {
 	}
 }
 
-func (d *dispatcher) send(text string) {
+func (d *remote) send(text string) {
 	d.t.Helper()
 	if _, err := d.nc.Write([]byte(text)); err != nil {
 		d.t.Fatalf("write %q: %v", text, err)
@@ -368,7 +368,7 @@ func (d *dispatcher) send(text string) {
 }
 
 // greet exchanges the greetings of link/2 and returns the relay's.
-func (d *dispatcher) greet(name string) relaylink.RelayHello {
+func (d *remote) greet(name string) relaylink.RelayHello {
 	d.t.Helper()
 	line := d.next()
 	body, ok := strings.CutPrefix(strings.TrimSuffix(line, "\r\n"), "hello ")
@@ -384,7 +384,7 @@ func (d *dispatcher) greet(name string) relaylink.RelayHello {
 }
 
 // command sends a command with headers, given as name and value in turn.
-func (d *dispatcher) command(name, seq string, headers ...string) {
+func (d *remote) command(name, seq string, headers ...string) {
 	d.t.Helper()
 	cmd := relaylink.Command{Name: name, Seq: seq}
 	for i := 0; i < len(headers); i += 2 {
@@ -394,14 +394,14 @@ func (d *dispatcher) command(name, seq string, headers ...string) {
 }
 
 // offer sends an update that offers one audio stream.
-func (d *dispatcher) offer(seq, callID string, more ...string) {
+func (d *remote) offer(seq, callID string, more ...string) {
 	d.t.Helper()
 	d.command("update", seq, append([]string{"type", "request", "call_id", callID, "cseq", "1", "from_uri", "a@x", "to_uri", "b@x",
 		"from_tag", "f", "user_agent", "UA", "media", "audio:192.0.2.5:4000:sendrecv:ice=no"}, more...)...)
 }
 
 // expired decodes the next report of a finished call.
-func (d *dispatcher) expired() report.Session {
+func (d *remote) expired() report.Session {
 	d.t.Helper()
 	line := d.skipTo("expired ")
 	var doc report.Session
@@ -491,14 +491,14 @@ func start(t *testing.T, change func(*rig, *Config)) *rig {
 }
 
 // accept waits for the relay to connect to that address.
-func (g *rig) accept(addr string) *dispatcher {
+func (g *rig) accept(addr string) *remote {
 	g.t.Helper()
 	select {
 	case a := <-g.net.accepts:
 		if a.addr.String() != addr {
 			g.t.Fatalf("the relay connected to %v, want %s", a.addr, addr)
 		}
-		d := newDispatcher(g.t, a.addr, a.nc)
+		d := newRemote(g.t, a.addr, a.nc)
 		g.t.Cleanup(func() { d.close() })
 		return d
 	case <-time.After(10 * time.Minute):
@@ -508,12 +508,12 @@ func (g *rig) accept(addr string) *dispatcher {
 }
 
 // acceptAll waits for connections to all of these addresses, in any order.
-func (g *rig) acceptAll(addrs ...string) map[string]*dispatcher {
+func (g *rig) acceptAll(addrs ...string) map[string]*remote {
 	g.t.Helper()
-	all := map[string]*dispatcher{}
+	all := map[string]*remote{}
 	for range addrs {
 		a := <-g.net.accepts
-		d := newDispatcher(g.t, a.addr, a.nc)
+		d := newRemote(g.t, a.addr, a.nc)
 		g.t.Cleanup(func() { d.close() })
 		all[a.addr.String()] = d
 	}

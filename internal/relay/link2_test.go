@@ -188,7 +188,7 @@ func TestReconnectPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := start(t, nil)
 		begin := time.Now()
-		after := func(want time.Duration) *dispatcher {
+		after := func(want time.Duration) *remote {
 			t.Helper()
 			d := g.accept(addrA)
 			if got := time.Since(begin); got != want {

@@ -99,7 +99,7 @@ func listen(t testing.TB, config *tls.Config, addr string) *tlsDispatcher {
 }
 
 // accept waits for a relay that completes the handshake.
-func (l *tlsDispatcher) accept(t *testing.T) *dispatcher {
+func (l *tlsDispatcher) accept(t *testing.T) *remote {
 	t.Helper()
 	nc, err := l.ln.Accept()
 	if err != nil {
@@ -108,7 +108,7 @@ func (l *tlsDispatcher) accept(t *testing.T) *dispatcher {
 	if err := nc.(*tls.Conn).HandshakeContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d := newDispatcher(t, l.addr, nc)
+	d := newRemote(t, l.addr, nc)
 	t.Cleanup(d.close)
 	return d
 }
@@ -126,6 +126,7 @@ func startTLS(t *testing.T, config *tls.Config, addrs ...netip.AddrPort) *rig {
 }
 
 func TestLinksOverTLS(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t)
 	modern := listen(t, ca.config("dispatcher", relaylink.ALPN), "127.0.0.1:0")
 	old := listen(t, ca.config("dispatcher"), "127.0.0.1:0")
