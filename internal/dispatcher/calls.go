@@ -40,9 +40,40 @@ type removal struct {
 type callTable struct {
 	mu   sync.Mutex // guards what follows, and the calls; held for look-ups only
 	byID map[string]*callState
+
+	// While relays list their calls, those that end are noted: a list that was
+	// written before must not bring them back.
+	listing int
+	ended   map[[2]string]struct{}
 }
 
-func newCallTable() *callTable { return &callTable{byID: map[string]*callState{}} }
+func newCallTable() *callTable {
+	return &callTable{byID: map[string]*callState{}, ended: map[[2]string]struct{}{}}
+}
+
+// beginListing and endListing enclose the use of a relay's list.
+func (t *callTable) beginListing() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.listing++
+}
+
+func (t *callTable) endListing() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.listing--; t.listing == 0 {
+		clear(t.ended)
+	}
+}
+
+// nameOf is what identifies a call in relays' documents.
+func nameOf(id, fromTag string) [2]string { return [2]string{report.Text(id), report.Text(fromTag)} }
+
+func (t *callTable) noteEndLocked(id, fromTag string) {
+	if t.listing > 0 {
+		t.ended[nameOf(id, fromTag)] = struct{}{}
+	}
+}
 
 // findLocked finds the call that a message with these tags belongs to. Messages
 // of the callee have the tags swapped, and a remove may miss either.
@@ -98,6 +129,7 @@ func (t *callTable) deleteLocked(c *callState) bool {
 			delete(t.byID, id)
 		}
 		c.gone = true
+		t.noteEndLocked(c.id, c.fromTag)
 		c.setRelayLocked(nil)
 		return true
 	}
@@ -146,6 +178,7 @@ func (t *callTable) confirm(c *callState, l *link, toTag, dialogID string) {
 func (t *callTable) expire(s *report.Session, r *relayState, now time.Time, keep func(report.Session) bool) (known bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.noteEndLocked(s.CallID, s.FromTag)
 	c := t.exactLocked(s.CallID, s.FromTag)
 	if c == nil || c.relay != r || !c.expired.IsZero() {
 		return false

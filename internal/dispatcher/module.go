@@ -89,7 +89,7 @@ func (d *Dispatcher) serveModule(ctx context.Context, conn net.Conn) {
 			return
 		}
 		reply = append(append(reply[:0], d.request(ctx, req, err)...), '\r', '\n')
-		if buf = buf[n:]; len(buf) == 0 {
+		if buf = append(buf[:0], buf[n:]...); len(buf) == 0 && cap(buf) > keepBuffer {
 			buf = nil
 		}
 		if !d.reply(conn, reply) {

@@ -253,3 +253,32 @@ func TestBytesForOldRelays(t *testing.T) {
 		t.Errorf("an old relay closes its link on bytes that are not UTF-8; it got %q", got)
 	}
 }
+
+func TestDispatcherRestartedDuringCalls(t *testing.T) {
+	first := start(t, nil)
+	r := first.relay("a")
+	m := first.module()
+	for _, call := range []string{"c1", "c2"} {
+		if got := m.ask(message{call: call, from: "f", dialog: "7"}.String()); got != ports {
+			t.Fatal(got)
+		}
+	}
+	first.stop()
+	<-r.done
+	second := start(t, func(c *Config) { c.SocketPath, c.SetupTimeout = first.SocketPath(), 3*time.Second })
+	m = second.module()
+	// A message of a running call that comes before its relay is back waits for it.
+	m.send(message{call: "c1", from: "t", to: "f"}.String())
+	other := second.module()
+	other.send(remove("c2", "f", "t"))
+	back := second.relay("a", having(r.sessions...))
+	if got := m.receive(); got != ports {
+		t.Errorf("update: %q", got)
+	}
+	if got := other.receive(); got != "removed" {
+		t.Errorf("remove: %q", got)
+	}
+	if got := back.calls(); len(got) != 1 || got[0] != "c1" {
+		t.Errorf("the relay has %v", got)
+	}
+}

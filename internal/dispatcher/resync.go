@@ -23,6 +23,8 @@ func (l *link) resync(again bool) {
 	d := l.d
 	defer d.recovered("comparing calls with a relay", "", nil)
 	defer d.registry.synced(l) // also on failure: nobody shall wait for it
+	d.calls.beginListing()
+	defer d.calls.endListing()
 	doubtful := d.calls.snapshot(func(c *callState) bool {
 		return c.relay == l.relay && c.placing == nil && c.expired.IsZero() && (c.link != l || c.unsure)
 	})
@@ -33,12 +35,12 @@ func (l *link) resync(again bool) {
 	}
 	has := make(map[[2]string]bool, len(calls))
 	for _, c := range calls {
-		has[[2]string{report.Text(c.CallID), report.Text(c.FromTag)}] = true
+		has[nameOf(c.CallID, c.FromTag)] = true
 		l.adopt(c)
 	}
 	purged := 0
 	for _, c := range doubtful {
-		if has[[2]string{report.Text(c.id), report.Text(c.fromTag)}] {
+		if has[nameOf(c.id, c.fromTag)] {
 			continue
 		}
 		if paged && l.has(c) { // moved between pages while we turned them
@@ -146,7 +148,9 @@ func (l *link) adopt(listed relaylink.Call) {
 	t := l.d.calls
 	t.mu.Lock()
 	c := t.exactLocked(listed.CallID, listed.FromTag)
+	_, ended := t.ended[nameOf(listed.CallID, listed.FromTag)]
 	switch {
+	case c == nil && ended: // since the list was written
 	case c == nil:
 		c = &callState{id: listed.CallID, fromTag: listed.FromTag, toTag: listed.ToTag, dialogID: listed.DialogID, unsure: l.plain}
 		t.addLocked(c)
