@@ -50,6 +50,7 @@ type RelayConfig struct {
 	Media       media.Config
 	Dispatchers []string
 	Edit        func(*relay.Config) // may be nil
+	Unlinked    bool                // do not wait for the links
 }
 
 // Relay starts one and waits until it is linked to all its dispatchers.
@@ -91,7 +92,7 @@ func (s *Site) Relay(name string, c RelayConfig) *Relay {
 				up++
 			}
 		}
-		return up == len(c.Dispatchers)
+		return c.Unlinked || up == len(c.Dispatchers)
 	})
 	return r
 }
