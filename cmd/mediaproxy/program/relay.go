@@ -92,6 +92,7 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 	if err != nil {
 		return room{}, errors.Join(err, table.Close())
 	}
+	h.log.Info("relay starts", "name", name, "addresses", ips, "packets_moved_in", engine.Mover(), "fast_path", c.FastPath)
 	stop := func() { r.Stop(true) }
 	return room{
 		name:  "relay",

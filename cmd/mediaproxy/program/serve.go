@@ -66,15 +66,21 @@ func (h *host) serve(rooms []room, ready func()) error {
 	if h.options.debugMemory {
 		defer h.reportMemory()
 	}
-	running, err := h.open(rooms, stopped)
-	if err == nil {
-		err = h.untilEnd(running, stopped, ready)
+	running, opened := open(rooms, stopped)
+	if opened {
+		h.untilEnd(running, stopped, ready)
 	}
+	var err error
 	for i := len(running) - 1; i >= 0; i-- {
 		err = errors.Join(err, running[i].end(hurried))
 	}
+	if err == nil && !opened {
+		return errNotReady
+	}
 	return err
 }
+
+var errNotReady = errors.New("stopped before it was ready")
 
 // end stops a room and waits for it, in a hurry if hurried is or becomes closed.
 func (r *runningRoom) end(hurried <-chan struct{}) error {
@@ -94,9 +100,9 @@ func (r *runningRoom) end(hurried <-chan struct{}) error {
 	return r.err
 }
 
-// open starts the rooms one after another. It returns those that run, also on an error.
-func (h *host) open(rooms []room, stopped <-chan struct{}) ([]*runningRoom, error) {
-	var running []*runningRoom
+// open starts the rooms one after another, each when the one before is ready. It
+// returns those that run, and false if they are not all or not all ready.
+func open(rooms []room, stopped <-chan struct{}) (running []*runningRoom, ok bool) {
 	for _, r := range rooms {
 		one := &runningRoom{room: r, done: make(chan struct{})}
 		go func() { // ends with run; serve waits for done
@@ -112,16 +118,16 @@ func (h *host) open(rooms []room, stopped <-chan struct{}) ([]*runningRoom, erro
 		select {
 		case <-r.ready:
 		case <-one.done:
-			return running, errStopped
+			return running, false
 		case <-stopped:
-			return running, errStopped
+			return running, false
 		}
 	}
-	return running, nil
+	return running, true
 }
 
 // untilEnd tells everyone that the program serves, and waits for its end.
-func (h *host) untilEnd(running []*runningRoom, stopped <-chan struct{}, ready func()) error {
+func (h *host) untilEnd(running []*runningRoom, stopped <-chan struct{}, ready func()) {
 	ready()
 	if err := service.Ready("serving"); err != nil {
 		h.log.Warn("systemd does not know that this program is ready", "error", err)
@@ -144,7 +150,6 @@ func (h *host) untilEnd(running []*runningRoom, stopped <-chan struct{}, ready f
 	if err := service.Stopping(); err != nil {
 		h.log.Warn("systemd does not know that this program stops", "error", err)
 	}
-	return nil
 }
 
 // waitAny returns when a signal asked for the end, or a room ended by itself.

@@ -2,7 +2,6 @@ package program
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -204,5 +203,3 @@ func (h *host) terminal() io.Writer {
 	}
 	return h.options.stdout
 }
-
-var errStopped = errors.New("stopped before it was ready")
