@@ -113,7 +113,7 @@ func (n *noise) allow() bool {
 
 // complain logs something that a peer may cause at any rate.
 func (r *Relay) complain(log *slog.Logger, level slog.Level, message string, attrs ...any) {
-	if log.Enabled(context.Background(), level) && r.noise.allow() {
+	if level < slog.LevelWarn || r.noise.allow() {
 		log.Log(context.Background(), level, message, attrs...)
 	}
 }
