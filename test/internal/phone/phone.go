@@ -1,7 +1,9 @@
 // Package phone is the media side of test phones: sockets for RTP and RTCP that send
 // a G.711 packet every 20 ms and listen. Each packet says which phone of which call it
-// is from, so that a phone knows what it is not meant to hear. Many phones share one
-// clock: there is one goroutine for sending, and one for each socket that listens.
+// is from, when it was sent and in which phase of the call, so that a phone knows what
+// it is not meant to hear, and counts stay exact however late packets are. Many phones
+// share one clock: there is one goroutine for sending, and one for each socket that
+// listens.
 package phone
 
 import (
@@ -40,13 +42,15 @@ type Phone struct {
 	ssrc     uint32
 	sequence uint16
 	stamp    uint32
-	started  time.Time
+	phase    uint8
+	spoke    time.Time // first packet since Speak; zero: none yet
 	nextRTCP time.Time
 	packet   []byte
 
-	sent, heard, heardRTCP, strays atomic.Uint64
-	// in nanoseconds since the studio's start
-	lastHeard, longestGap atomic.Int64
+	sent, heard       [Phases]atomic.Uint64
+	heardRTCP, strays atomic.Uint64
+	// in nanoseconds, the first since the studio's start
+	lastHeard, longestGap, longestTransit, firstHeard atomic.Int64
 
 	listening   sync.WaitGroup
 	strayMu     sync.Mutex
@@ -57,9 +61,12 @@ type Phone struct {
 // each Every. Every 0: never.
 type RTCP struct{ First, Every time.Duration }
 
+// Phases is how many phases of a call are told apart. A call begins in phase 0.
+const Phases = 8
+
 // Counts are what a phone has done and heard so far.
 type Counts struct {
-	Sent, Heard uint64 // RTP
+	Sent, Heard [Phases]uint64 // RTP, by the phase in which it was sent
 	HeardRTCP   uint64
 	// Strays are packets that were not meant for this phone.
 	Strays uint64
@@ -102,10 +109,35 @@ func (p *Phone) Speak(to netip.AddrPort) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.to.IsValid() {
-		p.started = time.Now()
-		p.nextRTCP = p.started.Add(p.rtcp.First)
+		p.spoke = time.Time{}
+		p.firstHeard.Store(0)
+		p.nextRTCP = time.Now().Add(p.rtcp.First)
 	}
 	p.to = to
+}
+
+// Spoke is when the first packet left after Speak, zero if none has.
+func (p *Phone) Spoke() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spoke
+}
+
+// FirstHeard is when the phone first heard the other party after Speak, zero if it has
+// not yet.
+func (p *Phone) FirstHeard() time.Time {
+	at := p.firstHeard.Load()
+	if at == 0 {
+		return time.Time{}
+	}
+	return p.studio.start.Add(time.Duration(at))
+}
+
+// Phase begins another phase of the call.
+func (p *Phone) Phase(n uint8) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.phase = n
 }
 
 // Pause makes it silent. It still listens.
@@ -142,6 +174,14 @@ func (p *Phone) Move(at Listener, ip netip.Addr) error {
 	return nil
 }
 
+// Claim makes the phone say an address in its SDP that it does not use, such as the one
+// before it moved.
+func (p *Phone) Claim(a netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sockets.addr = a
+}
+
 // Close ends the phone.
 func (p *Phone) Close() {
 	p.studio.remove(p)
@@ -154,8 +194,16 @@ func (p *Phone) Close() {
 
 // Counts reads the counters.
 func (p *Phone) Counts() Counts {
-	return Counts{Sent: p.sent.Load(), Heard: p.heard.Load(), HeardRTCP: p.heardRTCP.Load(), Strays: p.strays.Load()}
+	c := Counts{HeardRTCP: p.heardRTCP.Load(), Strays: p.strays.Load()}
+	for i := range c.Sent {
+		c.Sent[i], c.Heard[i] = p.sent[i].Load(), p.heard[i].Load()
+	}
+	return c
 }
+
+// LongestTransit is the longest that a packet took to be heard here: large when the
+// machine is too busy to move or hear packets in time.
+func (p *Phone) LongestTransit() time.Duration { return time.Duration(p.longestTransit.Load()) }
 
 // Stray describes the first packet that was not meant for this phone.
 func (p *Phone) Stray() string {
@@ -182,9 +230,9 @@ func (p *Phone) listen(c *net.UDPConn, control bool) {
 		if err != nil {
 			return // closed; an unconnected socket reports nothing else
 		}
-		id, ok := readMark(buf[:n])
+		mark, ok := readMark(buf[:n])
 		switch {
-		case !ok || id != p.id.other():
+		case !ok || mark.id != p.id.other():
 			p.strays.Add(1)
 			p.strayMu.Lock()
 			if p.strayDetail == "" {
@@ -194,12 +242,20 @@ func (p *Phone) listen(c *net.UDPConn, control bool) {
 		case control:
 			p.heardRTCP.Add(1)
 		default:
-			p.heard.Add(1)
-			now := p.studio.now()
-			if gap := now - p.lastHeard.Swap(now); gap > p.longestGap.Load() {
-				p.longestGap.Store(gap)
-			}
+			p.hear(mark)
 		}
+	}
+}
+
+func (p *Phone) hear(m mark) {
+	p.heard[m.phase%Phases].Add(1)
+	now := p.studio.now()
+	p.firstHeard.CompareAndSwap(0, now)
+	if gap := now - p.lastHeard.Swap(now); gap > p.longestGap.Load() {
+		p.longestGap.Store(gap)
+	}
+	if transit := now - m.sent; transit > p.longestTransit.Load() {
+		p.longestTransit.Store(transit)
 	}
 }
 
@@ -212,14 +268,17 @@ func (p *Phone) tick(now time.Time) {
 	}
 	p.sequence++
 	p.stamp += samples
-	p.packet = appendRTP(p.packet[:0], p.id, p.ssrc, p.sequence, p.stamp)
-	// What cannot be sent is missing at the other end, where it is counted.
-	if _, err := p.sockets.rtp.WriteToUDPAddrPort(p.packet, p.to); err == nil {
-		p.sent.Add(1)
+	m := mark{p.id, p.phase, p.studio.now()}
+	p.packet = appendRTP(p.packet[:0], m, p.ssrc, p.sequence, p.stamp)
+	p.sent[p.phase%Phases].Add(1)
+	if p.spoke.IsZero() {
+		p.spoke = time.Now()
 	}
+	// What cannot be sent is missing at the other end, where it is counted.
+	p.sockets.rtp.WriteToUDPAddrPort(p.packet, p.to)
 	if p.rtcp.Every > 0 && !now.Before(p.nextRTCP) {
 		p.nextRTCP = now.Add(p.rtcp.Every)
-		p.packet = appendReport(p.packet[:0], p.id, p.ssrc, p.stamp)
+		p.packet = appendReport(p.packet[:0], m, p.ssrc, p.stamp)
 		p.sockets.rtcp.WriteToUDPAddrPort(p.packet, netip.AddrPortFrom(p.to.Addr(), p.to.Port()+1))
 	}
 }

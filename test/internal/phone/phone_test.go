@@ -48,7 +48,9 @@ func TestPhonesHearEachOther(t *testing.T) {
 	_, a, b := pair(t)
 	a.Speak(b.Addr())
 	b.Speak(a.Addr())
-	until(t, "ten packets both ways", func() bool { return a.Counts().Heard >= 10 && b.Counts().Heard >= 10 && a.Counts().HeardRTCP >= 2 })
+	until(t, "ten packets both ways", func() bool {
+		return a.Counts().Heard[0] >= 10 && b.Counts().Heard[0] >= 10 && a.Counts().HeardRTCP >= 2
+	})
 	before := b.Addr()
 	if err := b.Move(here{}, netip.MustParseAddr("127.0.0.1")); err != nil {
 		t.Fatal(err)
@@ -57,8 +59,11 @@ func TestPhonesHearEachOther(t *testing.T) {
 		t.Error("the phone has moved to the same port")
 	}
 	a.WatchGaps()
-	heard := a.Counts().Heard
-	until(t, "a hears b from its new port", func() bool { return a.Counts().Heard > heard+2 })
+	b.Phase(1)
+	until(t, "a hears b from its new port", func() bool { return a.Counts().Heard[1] > 2 })
+	if sent := b.Counts().Sent; sent[0] < 10 || sent[1] < 3 || b.Spoke().IsZero() || a.FirstHeard().IsZero() || a.LongestTransit() <= 0 {
+		t.Errorf("b sent %v since %v, which took %v", sent, b.Spoke(), a.LongestTransit())
+	}
 	if gap := a.LongestGap(); gap <= 0 || gap > time.Second {
 		t.Errorf("longest gap %v in steady media", gap)
 	}
@@ -80,14 +85,14 @@ func TestPhoneNoticesStrays(t *testing.T) {
 	defer stranger.Close()
 	stranger.Speak(a.Addr())
 	until(t, "strays", func() bool { return a.Counts().Strays > 3 && a.Stray() != "" })
-	if a.Counts().Heard != 0 {
+	if a.Counts().Heard != [Phases]uint64{} {
 		t.Error("packets of another call were taken for the other party's")
 	}
 }
 
 // The relay must take the packets for what they are.
 func TestPacketsAreWellFormed(t *testing.T) {
-	id := ID{77, 1}
+	id := mark{ID{77, 1}, 3, 12345678901}
 	b := appendRTP(nil, id, 0xabcdef01, 9, 160)
 	if h, ok := rtp.Parse(b); !ok || h.SSRC != 0xabcdef01 || h.Sequence != 9 || rtp.Classify(b) != rtp.KindRTP {
 		t.Errorf("RTP: parsed %+v, %v, %v", h, ok, rtp.Classify(b))
@@ -95,9 +100,12 @@ func TestPacketsAreWellFormed(t *testing.T) {
 	if got, ok := readMark(b); !ok || got != id {
 		t.Errorf("mark of RTP: %v, %v", got, ok)
 	}
+	if call, ok := CallOf(b); !ok || call != 77 {
+		t.Errorf("packet of call %d, %v; want 77", call, ok)
+	}
 	b = appendReport(nil, id, 0xabcdef01, 160)
-	if ssrc, ok := rtp.SenderSSRC(b); !ok || ssrc != 0xabcdef01 || rtp.Classify(b) != rtp.KindRTCP || len(b) != 28+28 {
-		t.Errorf("RTCP: %x, %v, %v, %d bytes", ssrc, ok, rtp.Classify(b), len(b))
+	if rtp.Classify(b) != rtp.KindRTCP || len(b) != 28+36 || b[28+3] != 36/4-1 {
+		t.Errorf("RTCP: %v, %d bytes: %x", rtp.Classify(b), len(b), b)
 	}
 	if got, ok := readMark(b); !ok || got != id {
 		t.Errorf("mark of RTCP: %v, %v", got, ok)
