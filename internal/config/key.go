@@ -30,6 +30,7 @@ type key struct {
 	help     string
 	added    bool   // not a setting of the original
 	noEffect string // why the setting does nothing here; empty: it does something
+	unread   bool   // nobody reads the value, so it cannot be wrong
 	secret   bool   // value is never printed
 
 	set func(c *Config, value string) error
@@ -55,7 +56,7 @@ func setting[T any](name, def string, k kind[T], field func(*Config) *T, help st
 // ignored describes a key that is accepted and read by nothing.
 func ignored(name, why, help string) key {
 	k := setting(name, "", text, func(*Config) *string { return new(string) }, help)
-	k.noEffect = why
+	k.noEffect, k.unread = why, true
 	return k
 }
 

@@ -126,25 +126,31 @@ func (l *loader) apply(n settingName, e entry) {
 	if !known {
 		return
 	}
-	value, err := interpolate(e.value, func(name string) (string, bool) {
-		if other, ok := l.merged[settingName{n.section, name}]; ok {
-			return other.value, true
+	if !k.unread {
+		if err := l.set(k, n.section, e.value); err != nil {
+			l.problem(Error, e.file, e.line, n.section, n.key, err.Error())
+			return
 		}
-		other, ok := l.merged[settingName{defaultSection, name}]
-		return other.value, ok
-	})
-	if err == nil {
-		value = strings.TrimSpace(value)
-		err = k.apply(l.c, value)
-	}
-	if err != nil {
-		l.problem(Error, e.file, e.line, n.section, n.key, err.Error())
-		return
 	}
 	l.c.origins[n] = Origin{File: e.file, Line: e.line}
 	if k.noEffect != "" {
 		l.idle = append(l.idle, fmt.Sprintf("[%s] %s (%s:%d; %s)", n.section, n.key, e.file, e.line, k.noEffect))
 	}
+}
+
+// set gives a setting its value.
+func (l *loader) set(k key, section, raw string) error {
+	value, err := interpolate(raw, func(name string) (string, bool) {
+		if other, ok := l.merged[settingName{section, name}]; ok {
+			return other.value, true
+		}
+		other, ok := l.merged[settingName{defaultSection, name}]
+		return other.value, ok
+	})
+	if err != nil {
+		return err
+	}
+	return k.apply(l.c, strings.TrimSpace(value))
 }
 
 func (l *loader) unknownSection(s section) {

@@ -42,6 +42,10 @@ Exit codes: 0 nothing is wrong, 1 something is, 2 mistake in the command line.`,
 	flags.StringVar(&role, "for", "", "`PROGRAM` whose settings count: dispatcher or relay (default: both)")
 	flags.BoolVar(&effective, "effective", false, "print every setting with the value in force, without credentials")
 	flags.BoolVar(&sample, "sample", false, "print a configuration file with every setting explained")
+	completeFolders(cmd, "config-dir")
+	if err := cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{"dispatcher", "relay"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is not declared
+	}
 	return cmd
 }
 

@@ -36,6 +36,16 @@ func (o *options) addTo(cmd *cobra.Command) {
 	flags.StringVar(&o.configDir, "config-dir", "", "`FOLDER` with a config.ini that overrides /etc/mediaproxy/config.ini")
 	flags.StringVar(&o.runtimeDir, "runtime-dir", "", "`FOLDER` for sockets and PID files (default /run/mediaproxy, without root $XDG_RUNTIME_DIR/mediaproxy)")
 	flags.BoolVar(&o.debug, "debug", false, "log everything, whatever the configuration says")
+	completeFolders(cmd, "config-dir", "runtime-dir")
+}
+
+// completeFolders has the shell offer folders for flags.
+func completeFolders(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		if err := cmd.MarkFlagDirname(name); err != nil {
+			panic(err) // the flag is not declared
+		}
+	}
 }
 
 // addService declares the options of commands that keep running.

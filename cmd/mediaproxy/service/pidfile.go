@@ -36,7 +36,8 @@ func WritePID(path string) (*PIDFile, error) {
 			f.Close()
 			continue
 		}
-		if err := f.Truncate(0); err == nil {
+		err = f.Truncate(0)
+		if err == nil {
 			_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
 		}
 		if err != nil {
