@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"unicode"
 )
@@ -21,6 +22,18 @@ var text = kind[string]{word: "text", parse: oneLine, print: func(s string) stri
 
 // path is the name of a file or folder.
 var path = kind[string]{word: "path", parse: oneLine, print: func(s string) string { return s }}
+
+// folder is a path that means the same wherever the program is started.
+var folder = kind[string]{
+	word: "absolute path",
+	parse: func(s string) (string, error) {
+		if !filepath.IsAbs(s) {
+			return "", errors.New("want an absolute path")
+		}
+		return oneLine(s)
+	},
+	print: path.print,
+}
 
 func oneLine(s string) (string, error) {
 	if s == "" || strings.ContainsAny(s, "\n\x00") {

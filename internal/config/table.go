@@ -123,7 +123,7 @@ func programKeys(program func(*Config) *Program) []key {
 			"The least important messages to log."),
 		setting("log_format", "text", choice("text", "json"), func(c *Config) *string { return &program(c).LogFormat },
 			"Form of log lines on the terminal; json is one object per line.").new(),
-		setting("state_dir", "", path, func(c *Config) *string { return &program(c).StateDir },
+		setting("state_dir", "", folder, func(c *Config) *string { return &program(c).StateDir },
 			"Folder for what must outlive a restart.").new().orElse("/var/lib/mediaproxy; without root $XDG_STATE_HOME/mediaproxy"),
 		setting("strict_config", "no", boolean, func(c *Config) *bool { return &program(c).StrictConfig },
 			"Whether unknown names in this file stop the start instead of being a warning.").new(),

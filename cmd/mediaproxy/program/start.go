@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"example.org/mediaproxy/cmd/mediaproxy/logs"
@@ -143,9 +142,6 @@ func (h *host) findFolders(common config.Program) error {
 	h.stateDir = common.StateDir
 	if h.stateDir == "" {
 		h.stateDir = config.DefaultStateDir()
-	}
-	if !filepath.IsAbs(h.stateDir) {
-		return fmt.Errorf("state_dir %q: want an absolute path", h.stateDir)
 	}
 	h.runtimeDir = h.options.runtimeDir
 	if h.runtimeDir != "" {

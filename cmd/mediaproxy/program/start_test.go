@@ -1,0 +1,113 @@
+package program
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"example.org/mediaproxy/internal/config"
+	"example.org/mediaproxy/internal/pki"
+)
+
+// A runtime folder among everybody's temporary files must be one's own.
+func TestIsOurs(t *testing.T) {
+	dir := t.TempDir()
+	good, open, link := filepath.Join(dir, "good"), filepath.Join(dir, "open"), filepath.Join(dir, "link")
+	for path, mode := range map[string]os.FileMode{good: 0o700, open: 0o755} {
+		if err := os.Mkdir(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(good, link); err != nil {
+		t.Fatal(err)
+	}
+	for path, ok := range map[string]bool{good: true, open: false, link: false, filepath.Join(dir, "absent"): false} {
+		if err := isOurs(path); (err == nil) != ok {
+			t.Errorf("%s: %v, want accepted: %v", filepath.Base(path), err, ok)
+		}
+	}
+}
+
+func TestCommonSettings(t *testing.T) {
+	cfg, problems := config.Parse("f", []byte("[Dispatcher]\nlog_format = json\nlog_level = ERROR\n[Relay]\nlog_level = DEBUG\nstrict_config = yes\nstate_dir = /r\n"))
+	if err := problems.Err(); err != nil {
+		t.Fatal(err)
+	}
+	for role, want := range map[config.Role]config.Program{
+		config.RoleDispatcher: {LogLevel: slog.LevelError, LogFormat: "json"},
+		config.RoleRelay:      {LogLevel: slog.LevelDebug, LogFormat: "text", StrictConfig: true, StateDir: "/r"},
+		config.RoleBoth:       {LogLevel: slog.LevelDebug, LogFormat: "json", StrictConfig: true, StateDir: "/r"},
+	} {
+		if got := commonSettings(cfg, role); got != want {
+			t.Errorf("role %d: %+v, want %+v", role, got, want)
+		}
+	}
+}
+
+// Certificates of one's own are made only when the configuration neither names nor has any.
+func TestCertificateFolder(t *testing.T) {
+	for _, tt := range []struct {
+		name, file string
+		there      bool // certificates in the default folder
+		own        bool
+	}{
+		{"nothing", "", false, true},
+		{"default folder has them", "", true, false},
+		{"named", "[TLS]\ncerts_path = tls\n", false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := testHost()
+			h.cfg, _ = config.Parse("f", []byte(tt.file))
+			h.dirs = config.Dirs{System: t.TempDir()}
+			h.stateDir = filepath.Join(t.TempDir(), "state")
+			tls := filepath.Join(h.dirs.System, "tls")
+			if tt.there {
+				if _, err := pki.Create(tls, pki.Options{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			dir, own := h.certificateFolder()
+			want := tls
+			if tt.own {
+				want = filepath.Join(h.stateDir, "tls")
+			}
+			if dir != want || own != tt.own {
+				t.Errorf("certificateFolder = %s, %v; want %s, %v", dir, own, want, tt.own)
+			}
+			if !own {
+				return
+			}
+			for range 2 { // the second time they are there
+				if err := h.makeCertificates(dir); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, pair := range []string{pki.Dispatcher, pki.Relay} {
+				if _, err := h.openCertificates(dir, pair); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// In the background, oddities of the configuration are told at the terminal and in the log.
+func TestReport(t *testing.T) {
+	var log, terminal bytes.Buffer
+	h := testHost()
+	h.log = slog.New(slog.NewTextHandler(&log, nil))
+	h.options.background, h.options.stderr = true, &terminal
+	_, problems := config.Parse("f.ini", []byte("[Relay]\nnonsense = 1\nuserspace_transmit_every = 1\n"))
+	h.report(problems)
+	for _, want := range []string{"level=WARN", "file=f.ini line=2 section=Relay setting=nonsense", "level=INFO", "userspace_transmit_every"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("log lacks %q: %s", want, log.String())
+		}
+	}
+	if want := "f.ini:2: warning: [Relay] nonsense: unknown setting, ignored\n"; !strings.Contains(terminal.String(), want) {
+		t.Errorf("terminal has %q, want %q", terminal.String(), want)
+	}
+}
