@@ -201,7 +201,7 @@ func (l *learner) admit(s source, rank int) report.Why {
 		l.lastNearby, l.heardNearby = s.now, true
 	}
 	switch {
-	case !l.answered:
+	case !l.answered && !learnsUnanswered:
 		return report.IgnoredNotAnswered
 	case rank == rankOther && !l.maySend:
 		return report.IgnoredDirection

@@ -1,0 +1,5 @@
+//go:build mediaproxy_control
+
+package media
+
+const learnsUnanswered = true
