@@ -13,6 +13,47 @@ import (
 // relay, and every call that was removed on a relay is recorded once.
 func TestFlappingRelays(t *testing.T) {
 	u := start(t, func(c *Config) { c.SetupTimeout = 200 * time.Millisecond })
+	relays := keepCalling(t, u)
+	if n := u.Stats().Panics; n != 0 {
+		t.Errorf("%d panics", n)
+	}
+	// Calls whose remove found their relay away are ended when it is back; those
+	// whose set-up broke off are adopted and would expire. Remove them as the SIP
+	// proxy would have.
+	m := u.module()
+	for _, r := range relays {
+		for _, call := range r.calls() {
+			m.ask(remove(call, "f", "t"))
+		}
+	}
+	eventually(t, "no call is left", func() bool {
+		left := len(u.calls.snapshot(func(*callState) bool { return true }))
+		for _, r := range relays {
+			left += len(r.calls())
+		}
+		return left == 0
+	})
+	for name := range relays {
+		if n := u.registry.find(name).calls.Load(); n != 0 {
+			t.Errorf("relay %s counts %d calls", name, n)
+		}
+	}
+	seen := map[string]bool{}
+	for _, s := range u.records() {
+		if seen[s.RecordID] {
+			t.Errorf("record %s came twice", s.RecordID)
+		}
+		seen[s.RecordID] = true
+	}
+	if len(seen) == 0 {
+		t.Error("nothing was recorded")
+	}
+}
+
+// keepCalling makes calls over ten connections while three relays come and go,
+// and returns the relays as they are in the end.
+func keepCalling(t *testing.T, u *under) map[string]*fakeRelay {
+	t.Helper()
 	names := []string{"a", "b", "c"}
 	relays := map[string]*fakeRelay{}
 	for _, name := range names {
@@ -48,48 +89,5 @@ func TestFlappingRelays(t *testing.T) {
 	flapping.Wait()
 	close(stop)
 	calling.Wait()
-	if n := u.Stats().Panics; n != 0 {
-		t.Errorf("%d panics", n)
-	}
-	// Calls whose remove found their relay away are ended when it is back; those
-	// whose set-up broke off are adopted and would expire. Remove them as the SIP
-	// proxy would have.
-	m := u.module()
-	for _, r := range relays {
-		for _, call := range r.calls() {
-			m.ask(remove(call, "f", "t"))
-		}
-	}
-	state := ""
-	defer func() {
-		if state != "" && t.Failed() {
-			t.Log(state)
-		}
-	}()
-	eventually(t, "no call is left", func() bool {
-		left := 0
-		for _, r := range relays {
-			left += len(r.calls())
-		}
-		known := u.calls.snapshot(func(*callState) bool { return true })
-		for _, c := range known {
-			state = "still known: " + c.id
-		}
-		return left == 0 && len(known) == 0
-	})
-	for name := range relays {
-		if n := u.registry.find(name).calls.Load(); n != 0 {
-			t.Errorf("relay %s counts %d calls", name, n)
-		}
-	}
-	seen := map[string]bool{}
-	for _, s := range u.records() {
-		if seen[s.RecordID] {
-			t.Errorf("record %s came twice", s.RecordID)
-		}
-		seen[s.RecordID] = true
-	}
-	if len(seen) == 0 {
-		t.Error("nothing was recorded")
-	}
+	return relays
 }

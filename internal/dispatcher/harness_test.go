@@ -144,6 +144,7 @@ func start(t testing.TB, edit func(*Config)) *under {
 		Name: "d1", Version: "4.1.2", SocketPath: filepath.Join(dir, "dispatcher.sock"),
 		RelayListen: netip.MustParseAddrPort("127.0.0.1:0"), RelayTLS: serverTLS(),
 		ManagementListen: netip.MustParseAddrPort("127.0.0.1:0"),
+		SetupTimeout:     2 * time.Second, // the machine may be busy with other tests
 		Now:              u.clock.Now,
 		Finished: func(s report.Session) error {
 			u.mu.Lock()

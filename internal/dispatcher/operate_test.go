@@ -262,7 +262,7 @@ func TestQueriesDoNotDelaySetup(t *testing.T) {
 	op.send("sessions\r\nsummary\r\n")
 	for range 20 {
 		begun := time.Now()
-		if got := m.ask(offer("c")); got != ports || time.Since(begun) > 300*time.Millisecond {
+		if got := m.ask(offer("c")); got != ports || time.Since(begun) > DefaultRelayTimeout/2 {
 			t.Errorf("%q after %v", got, time.Since(begun))
 		}
 	}

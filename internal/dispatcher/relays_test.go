@@ -189,7 +189,7 @@ func TestCallOfAnotherDispatcherIsFound(t *testing.T) {
 }
 
 func TestUnresponsiveRelay(t *testing.T) {
-	u := start(t, func(c *Config) { c.SetupTimeout = 50 * time.Millisecond })
+	u := start(t, func(c *Config) { c.SetupTimeout = 500 * time.Millisecond })
 	r := u.relay("a", handling(silent))
 	u.module().ask(offer("c"))
 	u.pass(6 * time.Second)
