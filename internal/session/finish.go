@@ -29,6 +29,15 @@ func (s *Session) finishLocked(reason, status string) {
 	s.table.remember(s)
 }
 
+// abandon ends a session that never came to be. The caller holds its lock.
+func (s *Session) abandon() {
+	s.ended = true
+	for _, st := range s.streams {
+		st.close(report.StatusClosed, s.created)
+	}
+	s.table.forget(s)
+}
+
 // sweep closes streams that timed out. The session ends with its last one, or
 // when it has had none for a while (the message that removes it may be lost).
 func (s *Session) sweep() (Finished, bool) {

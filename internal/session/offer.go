@@ -66,7 +66,7 @@ func (s *Session) match(offered []control.Media, party media.Side) []*stream {
 
 // open fills the gaps of an offer with new streams, all or none.
 func (s *Session) open(o *offer, u control.Update, party media.Side) error {
-	var opened []*stream
+	before := len(s.streams)
 	faces := s.faces
 	faces[party] = u.Signaling.IP
 	if party == media.Caller && u.Signaling.DestinationIP.IsValid() {
@@ -85,15 +85,15 @@ func (s *Session) open(o *offer, u control.Update, party media.Side) error {
 		}
 		running, err := s.table.engine.Open(media.Spec{MediaType: m.Type, IPv6: st.v6, Faces: faces, CallID: s.callID})
 		if err != nil {
-			for _, st := range opened {
+			for _, st := range s.streams[before:] {
 				st.close(report.StatusClosed, now)
 			}
+			s.streams = s.streams[:before]
 			return fmt.Errorf("stream %d (%s): %w", i+1, m.Type, err)
 		}
 		st.media = running
-		opened = append(opened, st)
+		s.streams = append(s.streams, st)
 	}
-	s.streams = append(s.streams, opened...)
 	return nil
 }
 

@@ -98,18 +98,31 @@ func (t *Table) Update(u control.Update, owner string, mayCreate bool) (control.
 		if !created {
 			s.mu.Lock()
 		}
-		if s.ended {
-			s.mu.Unlock()
-			continue // it ended between lookup and lock
+		answer, applied, err := t.applyLocked(s, created, u, owner)
+		if applied {
+			return answer, err
 		}
-		answer, err := s.update(u, owner)
-		if err != nil && created {
-			s.ended = true
-			t.forget(s)
+	}
+}
+
+// applyLocked gives a message to a locked session and unlocks it. A session that
+// this message made does not outlive its failure, a bug's panic included. It
+// returns false if the session ended between lookup and lock.
+func (t *Table) applyLocked(s *Session, created bool, u control.Update, owner string) (answer control.Answer, applied bool, err error) {
+	done := false
+	defer func() {
+		if created && (!done || err != nil) {
+			s.abandon()
 		}
 		s.mu.Unlock()
-		return answer, err
+	}()
+	if s.ended {
+		done = true
+		return answer, false, nil
 	}
+	answer, err = s.update(u, owner)
+	done = true
+	return answer, true, err
 }
 
 // lookup finds the session of a message or makes one, which is returned locked.
