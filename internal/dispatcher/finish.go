@@ -100,10 +100,17 @@ func (d *Dispatcher) handOver(l *link, f finished) {
 		d.records.release(id)
 		return
 	} else {
-		d.count.finished.Add(1)
 		d.records.done(id)
+		d.over(f.session)
 	}
 	l.ack(id)
+}
+
+// over notes a finished call that was taken over, however it ended.
+func (d *Dispatcher) over(s report.Session) {
+	d.count.finished.Add(1)
+	d.log.Info("call over", "call_id", s.CallID, "reason", s.Reason, "duration", s.Duration, "streams", len(s.Streams),
+		"relay", s.Relay, "record", s.RecordID)
 }
 
 // callFinished turns a panic of the hook into an error.
@@ -147,8 +154,9 @@ func (l *link) expired(s report.Session) {
 		s.Reason = expiryReason(s)
 	}
 	s.Relay = l.relay.name
-	known := d.calls.expire(&s, l.relay, d.cfg.Now(), awaitsRemove)
-	l.log.Info("call over", "call_id", s.CallID, "reason", s.Reason, "duration", s.Duration, "known", known, "record", s.RecordID)
+	if !d.calls.expire(&s, l.relay, d.cfg.Now(), awaitsRemove) {
+		l.log.Debug("report of a call that is not known, or no longer", "call_id", s.CallID, "record", s.RecordID)
+	}
 	l.queue(finished{session: s})
 }
 

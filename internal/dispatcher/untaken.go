@@ -46,6 +46,6 @@ func (d *Dispatcher) retryFinished() {
 			d.log.Error("finished calls are still not taken over", "calls", len(list)-i, "error", err)
 			return
 		}
-		d.count.finished.Add(1)
+		d.over(s)
 	}
 }
