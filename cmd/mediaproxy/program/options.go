@@ -20,6 +20,7 @@ type options struct {
 	debug       bool
 	systemd     bool
 	debugMemory bool
+	resolved    bool
 	started     string // file of the program, as it was typed
 	background  bool   // go there, unless already there
 
@@ -61,9 +62,14 @@ func (o *options) takeOutput(cmd *cobra.Command) {
 	o.stdout, o.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 }
 
-// resolve makes paths independent of the folder that the program was started in.
+// resolve makes paths independent of the folder that the program was started in. It
+// has to come before the program leaves that folder for the background; later calls do
+// nothing.
 func (o *options) resolve() error {
-	o.started = startedFile()
+	if o.resolved {
+		return nil
+	}
+	o.resolved, o.started = true, startedFile()
 	for _, path := range []*string{&o.configDir, &o.runtimeDir, &o.up.socket} {
 		if *path == "" {
 			continue

@@ -28,7 +28,7 @@ type host struct {
 
 // newHost reads the configuration and opens the log. Its error lists every problem.
 func newHost(o *options, role config.Role) (*host, error) {
-	if err := o.resolve(); err != nil && o.foreground == nil {
+	if err := o.resolve(); err != nil {
 		return nil, err
 	}
 	h := &host{options: o, dirs: config.FindDirs(o.configDir, o.started), level: new(slog.LevelVar)}
