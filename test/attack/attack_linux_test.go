@@ -56,7 +56,7 @@ func (w *world) planFor(i int) plan {
 
 // result is what came of many calls.
 type result struct {
-	calls []*call
+	good []*call
 	// wrong are calls that went wrong although every phone sent in time and every
 	// packet was moved in time; slow are those in which that was not so.
 	wrong, slow []*call
@@ -83,12 +83,13 @@ func (w *world) runCalls(plans []plan, run func(*call, context.Context) error) r
 }
 
 func (r *result) add(c *call) {
-	r.calls = append(r.calls, c)
 	switch {
 	case len(c.slow) > 0:
 		r.slow = append(r.slow, c)
 	case len(c.wrong) > 0:
 		r.wrong = append(r.wrong, c)
+	default:
+		r.good = append(r.good, c)
 	}
 }
 
@@ -100,6 +101,7 @@ func (w *world) oneCall(ctx context.Context, p plan, run func(*call, context.Con
 	c.close()
 	c.judge()
 	if err != nil {
+		c.failed = true
 		c.wrong = append(c.wrong, err)
 	}
 	return c
@@ -130,7 +132,7 @@ func (w *world) expectSafe(r result, meteredBefore uint64) {
 	}
 	heard := w.metered() - meteredBefore
 	known := func() uint64 { return uint64(leaked(r.slow) + leaked(r.wrong)) }
-	if until(w.t.Context(), func() bool { return known() >= heard }) != nil {
+	if until(w.t.Context(), 5*time.Second, func() bool { return known() >= heard }) != nil {
 		w.t.Errorf("attackers heard %d packets, of which %d belong to calls known to have gone wrong", heard, known())
 	}
 	for i, c := range r.slow {
@@ -153,23 +155,24 @@ func again(calls []*call, shift int) (plans []plan) {
 // tries is how often calls are made for which the machine was too busy.
 const tries = 6
 
-// runJudged makes calls until each was made while the machine kept up, and judges them.
-func (w *world) runJudged(plans []plan, run func(*call, context.Context) error) {
+// runJudged makes calls until each was made while the machine kept up, and returns
+// those that were.
+func (w *world) runJudged(plans []plan, run func(*call, context.Context) error) (judged []*call) {
 	w.t.Helper()
 	start := time.Now()
-	judged := 0
 	for try := range tries {
 		before := w.metered()
 		r := w.runCalls(plans, run)
 		w.expectSafe(r, before)
-		judged += len(r.calls) - len(r.slow)
-		w.t.Logf("try %d: %d calls in %.0f s, %d wrong, %d not judged", try+1, len(r.calls), time.Since(start).Seconds(), len(r.wrong), len(r.slow))
+		judged = append(append(judged, r.good...), r.wrong...)
+		w.t.Logf("try %d: %d calls in %.0f s, %d wrong, %d not judged", try+1, len(plans), time.Since(start).Seconds(), len(r.wrong), len(r.slow))
 		if len(r.slow) == 0 {
-			return
+			return judged
 		}
 		plans = again(r.slow, 1000)
 	}
-	w.t.Errorf("this machine is too busy for this test: only %d calls could be judged after %d tries", judged, tries)
+	w.t.Errorf("this machine is too busy for this test: only %d calls could be judged after %d tries", len(judged), tries)
+	return judged
 }
 
 // TestCalls makes 200 calls under attack: zero packets to any attacker, zero of an

@@ -55,9 +55,12 @@ type call struct {
 	to     [2]netip.AddrPort // where each party's phone was told to send
 	cseq   [2]uint32
 	ports  map[uint16]bool
-	asked  time.Time // when the last update was sent
-	slow   []error   // why the machine, not the relay, is to blame
-	wrong  []error   // what did not go as it should
+	asked  time.Time     // when the last update was sent
+	slow   []error       // why the machine, not the relay, is to blame
+	wrong  []error       // what did not go as it should
+	missed bool          // a party did not hear the other
+	failed bool          // it could not go on
+	gap    time.Duration // the longest that a party heard nothing around a move
 
 	mu        sync.Mutex // guards what follows
 	leaks     int
@@ -180,7 +183,7 @@ func (c *call) speak(ctx context.Context, late [2]time.Duration) error {
 		c.phones[side].Speak(c.to[side])
 	}
 	for side, p := range c.phones {
-		if err := until(ctx, func() bool { return !p.Spoke().IsZero() }); err != nil {
+		if err := until(ctx, 5*time.Second, func() bool { return !p.Spoke().IsZero() }); err != nil {
 			return fmt.Errorf("phone %d does not send: %w", side, err)
 		}
 		if d := p.Spoke().Sub(asked); d > late[side]+promptly {
@@ -189,7 +192,7 @@ func (c *call) speak(ctx context.Context, late [2]time.Duration) error {
 	}
 	for side, p := range c.phones {
 		// One that hears nothing at all fails in the phase that begins now.
-		until(ctx, func() bool { return !p.FirstHeard().IsZero() })
+		until(ctx, time.Until(c.phones[1-side].Spoke().Add(stall)), func() bool { return !p.FirstHeard().IsZero() })
 		if d := p.FirstHeard().Sub(asked); d > max(late[0], late[1])+promptly+transit {
 			c.slow = append(c.slow, fmt.Errorf("party %d heard the other %v after both could send", side, d))
 		}
@@ -197,9 +200,9 @@ func (c *call) speak(ctx context.Context, late [2]time.Duration) error {
 	return nil
 }
 
-// until waits for a condition, 5 s at most.
-func until(ctx context.Context, cond func() bool) error {
-	for deadline := time.Now().Add(5 * time.Second); !cond(); {
+// until waits for a condition.
+func until(ctx context.Context, patience time.Duration, cond func() bool) error {
+	for deadline := time.Now().Add(patience); !cond(); {
 		if time.Now().After(deadline) {
 			return context.DeadlineExceeded
 		}
@@ -224,7 +227,7 @@ func (c *call) talk(ctx context.Context, phase uint8, length time.Duration) erro
 	}
 	var sent [2]uint64
 	for side, p := range c.phones {
-		if err := until(ctx, func() bool { return p.Counts().Sent[phase] >= leastPackets }); err != nil {
+		if err := until(ctx, 5*time.Second, func() bool { return p.Counts().Sent[phase] >= leastPackets }); err != nil {
 			return fmt.Errorf("party %d sent only %d packets in phase %s", side, p.Counts().Sent[phase], phaseNames[phase])
 		}
 		p.Phase(0)
@@ -232,7 +235,8 @@ func (c *call) talk(ctx context.Context, phase uint8, length time.Duration) erro
 	}
 	for side, p := range c.phones {
 		want := sent[1-side]
-		if until(ctx, func() bool { return p.Counts().Heard[phase]*10 >= want*9 }) != nil {
+		if until(ctx, 2*stall, func() bool { return p.Counts().Heard[phase]*10 >= want*9 }) != nil {
+			c.missed = true
 			c.wrong = append(c.wrong, fmt.Errorf("in phase %s party %d heard %d of %d packets", phaseNames[phase], side, p.Counts().Heard[phase], want))
 		}
 	}
@@ -362,6 +366,16 @@ func (c *call) judge() {
 	if c.leaks > 0 {
 		c.wrong = append(c.wrong, fmt.Errorf("%d packets went to attackers, the first: %s", c.leaks, c.firstLeak))
 	}
+}
+
+// strays is how many packets phones got that were not for them.
+func (c *call) strays() (n uint64) {
+	for _, p := range c.phones {
+		if p != nil {
+			n += p.Counts().Strays
+		}
+	}
+	return n
 }
 
 func (c *call) String() string {

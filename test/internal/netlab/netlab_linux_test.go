@@ -1,8 +1,10 @@
 package netlab
 
 import (
+	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -56,11 +58,14 @@ func TestNAT(t *testing.T) {
 	if got := exchange(t, stranger, p, first); got.IsValid() {
 		t.Errorf("a stranger came through the NAT as %v", got)
 	}
-	if err := router.ForgetBindings(); err != nil {
+	if err := router.ForgetBinding(at("192.168.1.5:5000"), at("45.10.0.9:4000")); err != nil {
 		t.Fatal(err)
 	}
+	if err := router.ForgetBinding(at("192.168.1.5:5001"), at("45.10.0.9:4000")); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("forgetting a binding that is not there: %v", err)
+	}
 	if second := exchange(t, p, s, at("45.10.0.9:4000")); second == first || second.Addr() != first.Addr() {
-		t.Errorf("after the bindings were forgotten the server saw %v, before %v; want another port", second, first)
+		t.Errorf("after the binding was forgotten the server saw %v, before %v; want another port", second, first)
 	}
 	if got := exchange(t, neighbour, s, at("45.10.0.9:4000")); got != at("45.10.0.10:6000") {
 		t.Errorf("a neighbour's datagram came from %v", got)
