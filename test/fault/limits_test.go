@@ -3,7 +3,6 @@ package fault
 import (
 	"fmt"
 	"strings"
-	"syscall"
 	"testing"
 
 	"example.org/mediaproxy/test/internal/site"
@@ -54,12 +53,12 @@ func TestModuleLeaves(t *testing.T) {
 	module, leaving := s.d.Module(), s.d.Module()
 	up := s.setUp(module, "up", "")
 
-	r.Signal(syscall.SIGSTOP)
+	r.Freeze()
 	gone := s.newCall("gone")
 	leaving.Send(gone.offer(1, "").String())
 	leaving.Conn.Close()
 	s.d.Log.Await(t, "SIP proxy closed its connection before the reply", "command=update")
-	r.Signal(syscall.SIGCONT)
+	r.Thaw()
 
 	s.d.Log.Await(t, "relay took a call too late, taken back", "call_id=gone")
 	site.Eventually(t, "the relay has one call", func() bool { return strings.Contains(s.manage("summary"), `"session_count": 1`) })
@@ -82,10 +81,10 @@ func TestTwoRemoves(t *testing.T) {
 	other := s.setUp(one, "other", "")
 	for i := range 5 {
 		c := s.setUp(one, fmt.Sprintf("twice-%d", i), "")
-		r.Signal(syscall.SIGSTOP)
+		r.Freeze()
 		one.Send(c.remove())
 		two.Send(site.Remove(c.id, "b", "a")) // the callee hung up, too
-		r.Signal(syscall.SIGCONT)
+		r.Thaw()
 		// The second may come when the first is done: error, which counts as done.
 		switch a, b := one.Receive(), two.Receive(); a + " " + b {
 		case "removed removed", "removed error", "error removed":

@@ -115,6 +115,20 @@ func (p *Process) Signal(sig syscall.Signal) {
 	}
 }
 
+// Freeze stops the process in the middle of whatever it does, and waits until it stands.
+func (p *Process) Freeze() {
+	p.t.Helper()
+	p.Signal(syscall.SIGSTOP)
+	Eventually(p.t, "the process stands still", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+		// The state comes after the name, which is in brackets (proc(5)).
+		return err == nil && strings.HasPrefix(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " T")
+	})
+}
+
+// Thaw lets it go on.
+func (p *Process) Thaw() { p.Signal(syscall.SIGCONT) }
+
 // Kill ends the process as a crash does, and waits for its end.
 func (p *Process) Kill() {
 	p.Signal(syscall.SIGKILL)
