@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -77,7 +76,6 @@ func (h *host) makeCertificates(dir string) error {
 type dialer struct {
 	store    *pki.Store
 	passport pki.Passport
-	log      *slog.Logger
 }
 
 // dial returns after the handshake, in which the certificates were checked both ways.

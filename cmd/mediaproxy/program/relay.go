@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.org/mediaproxy/cmd/mediaproxy/service"
 	"example.org/mediaproxy/cmd/mediaproxy/version"
 	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/forward"
@@ -82,7 +83,7 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 		IPs:                ips,
 		Labels:             c.Labels,
 		Dispatchers:        dispatchers,
-		Dial:               dialer{store, passport, h.log}.dial,
+		Dial:               dialer{store, passport}.dial,
 		KeepConfiguredPort: !c.UseSRVPort,
 		DNSCheckInterval:   c.DNSCheckInterval,
 		KeepaliveInterval:  c.KeepaliveInterval,
@@ -99,7 +100,12 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 		run:   h.watched(store, func(context.Context) error { return r.Run(context.Background()) }),
 		stop:  stop,
 		hurry: stop, // the second time it waits for nothing
-		hup:   func() { r.Drain(true) },
+		hup: func() {
+			r.Drain(true)
+			if err := service.Status("draining: no new calls, ends with the last one"); err != nil {
+				h.log.Warn("systemd does not know that this program drains", "error", err)
+			}
+		},
 		alive: func() { calls.Len() },
 		close: table.Close,
 	}, nil
