@@ -57,6 +57,9 @@ func NewLoops(cfg LoopConfig, log *slog.Logger) (Table, error) {
 		}
 		t.loops = append(t.loops, l)
 	}
+	// Under traffic the threads keep a processor each of the Go scheduler, see
+	// loop.wait. Everything else is to have as many as before.
+	addProcessors(len(t.loops))
 	t.reaper = newReaper(t)
 	t.wg.Add(len(t.loops) + 1)
 	for _, l := range t.loops {
@@ -64,6 +67,15 @@ func NewLoops(cfg LoopConfig, log *slog.Logger) (Table, error) {
 	}
 	go func() { defer t.wg.Done(); t.reaper.run() }()
 	return t, nil
+}
+
+// processors guards the process's setting: tests have several tables at once.
+var processors sync.Mutex
+
+func addProcessors(n int) {
+	processors.Lock()
+	defer processors.Unlock()
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 }
 
 func (t *loops) Now() time.Duration { return t.clock().Sub(t.start) }
@@ -115,6 +127,7 @@ func (t *loops) Close() error {
 		l.stop()
 	}
 	t.wg.Wait()
+	addProcessors(-len(t.loops))
 	for _, l := range t.loops {
 		l.release()
 	}
