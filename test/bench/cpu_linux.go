@@ -15,7 +15,7 @@ const (
 )
 
 // cpuTurns are the numbers of calls to compare with, 100 packets/s each.
-var cpuTurns = []int{250, 1000}
+var cpuTurns = []int{250, 500}
 
 // load is what one turn of relaying showed.
 type load struct {
