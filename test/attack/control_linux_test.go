@@ -25,7 +25,7 @@ func TestControls(t *testing.T) {
 			w := newWorld(t, program.Build(t, control.tags...), control.relay)
 			before := w.metered()
 			var plans []plan
-			for i := range atOnce {
+			for i := range 27 {
 				p := w.planFor(i)
 				p.len.ring, p.len.talk = time.Second, 1500*time.Millisecond
 				p.hold = false

@@ -31,6 +31,17 @@ func (h *Host) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(),
 // Do calls f with the thread inside the namespace. Sockets that f opens and programs
 // that it starts stay there; goroutines that it starts do not.
 func (h *Host) Do(f func() error) error {
+	return aside(func() error {
+		if err := unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the namespace of %s: %w", h.name, err)
+		}
+		return f()
+	})
+}
+
+// aside calls f, which may take the thread to another namespace, and brings the thread
+// back. Threads must go on living: programs end with the one that started them.
+func aside(f func() error) error {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -38,14 +49,10 @@ func (h *Host) Do(f func() error) error {
 		return err
 	}
 	defer home.Close()
-	if err := unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter the namespace of %s: %w", h.name, err)
-	}
 	err = f()
 	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		// The thread stays locked, and ends with its goroutine.
-		return fmt.Errorf("leave the namespace of %s: %w", h.name, back)
+		// The thread stays locked, so that nothing else runs in the wrong place.
+		return fmt.Errorf("return to the namespace of the test: %w", back)
 	}
 	runtime.UnlockOSThread()
 	return err
@@ -61,13 +68,14 @@ func (h *Host) ListenUDP(a netip.AddrPort) (conn *net.UDPConn, err error) {
 }
 
 // Start starts a program on the host and ends it with the test: first with TERM,
-// after 5 s with KILL.
+// after 5 s with KILL. If the test itself is killed, so is the program.
 func (h *Host) Start(cmd *exec.Cmd) {
 	h.t.Helper()
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	if err := h.Do(cmd.Start); err != nil {
 		h.t.Fatalf("start %s on %s: %v", cmd.Path, h.name, err)
 	}

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -107,28 +106,25 @@ func (l *Lab) Join(a *Host, devA string, b *Host, devB string) {
 // Namespace makes a host without links, except to itself.
 func (l *Lab) Namespace(name string) *Host {
 	l.t.Helper()
-	type made struct {
-		file *os.File
-		err  error
+	file, err := newNamespace()
+	if err != nil {
+		l.t.Fatalf("make a namespace for %s: %v", name, err)
 	}
-	result := make(chan made)
-	go func() { // ends with its thread: that one is not to be used for anything else
-		runtime.LockOSThread()
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		var f *os.File
-		if err == nil {
-			f, err = os.Open("/proc/thread-self/ns/net")
-		}
-		result <- made{f, err}
-	}()
-	m := <-result
-	if m.err != nil {
-		l.t.Fatalf("make a namespace for %s: %v", name, m.err)
-	}
-	h := &Host{t: l.t, name: name, ns: m.file}
-	l.t.Cleanup(func() { m.file.Close() })
+	h := &Host{t: l.t, name: name, ns: file}
+	l.t.Cleanup(func() { file.Close() })
 	h.IP("link set lo up")
 	return h
+}
+
+func newNamespace() (file *os.File, err error) {
+	err = aside(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		file, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	return file, err
 }
 
 func run(t testing.TB, name string, args ...string) {
