@@ -75,7 +75,7 @@ func (s *Site) Folder(name string, lines ...string) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		s.t.Fatal(err)
 	}
-	text := "[TLS]\ncerts_path = " + s.Certs + "\n" + strings.Join(lines, "\n") + "\n"
+	text := "[TLS]\nverify_interval = 1\ncerts_path = " + s.Certs + "\n" + strings.Join(lines, "\n") + "\n"
 	if err := os.WriteFile(filepath.Join(dir, "config.ini"), []byte(text), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
