@@ -64,7 +64,6 @@ var owners = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd"},
 	"github.com/spf13/pflag":              {"cmd"},
 	"github.com/coreos/go-systemd":        {"cmd"},
-	"gopkg.in/ini.v1":                     {"config"},
 	"github.com/cilium/ebpf":              {"forward"},
 	"github.com/vishvananda/netlink":      {"forward"},
 	"github.com/pion":                     {"media"},

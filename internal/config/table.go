@@ -53,7 +53,7 @@ var dispatcherKeys = append([]key{
 	setting("relay_selection", "least-loaded", choice("least-loaded", "random", "weighted", "labels"), func(c *Config) *string { return &c.Dispatcher.RelaySelection },
 		"How a relay is chosen for a new call: least-loaded takes the better of two at random, weighted follows relay_weights, labels prefers relays that carry a label of relay_labels.").new(),
 	setting("relay_weights", "", weights, func(c *Config) *map[string]int { return &c.Dispatcher.RelayWeights },
-		"Shares of new calls for relay_selection = weighted, as in \"relay1=3, 192.0.2.10=1\". A relay that is not listed has weight 1; 0 takes none.").new(),
+		"Shares of new calls for relay_selection = weighted, as in \"relay1=3, 192.0.2.10=1\". A relay that is not listed has weight 1; one with 0 is the last resort.").new(),
 	setting("relay_labels", "", words, func(c *Config) *[]string { return &c.Dispatcher.RelayLabels },
 		"Labels for relay_selection = labels, the best first.").new(),
 	setting("cleanup_dead_relays_after", "43200", seconds(0), func(c *Config) *time.Duration { return &c.Dispatcher.CleanupDeadRelaysAfter },
