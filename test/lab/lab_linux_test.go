@@ -111,8 +111,8 @@ func namespaces(t *testing.T, pid int) []string {
 // soak tells whether there is time for the ways that the gate leaves out.
 func soak() bool { return os.Getenv("MEDIAPROXY_TEST") == "soak" }
 
-// TestCalls makes every call of the lab in every network. The two loopback runs share
-// their ports and wait for each other; the others have namespaces of their own.
+// TestCalls makes every call of the lab in every network, as many runs at once as there
+// are processors: each has namespaces of its own.
 func TestCalls(t *testing.T) {
 	needs(t)
 	type run struct {

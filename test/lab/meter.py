@@ -80,6 +80,7 @@ class Meter:
                 looked = time.monotonic()
                 for capture in self.captures:
                     self.waited |= {port for port, size in capture.waiting() if size}
+        self.stall = max(self.stall, time.monotonic() - turn - 0.1)
         for capture in self.captures:     # what came with the signal
             for packet in capture.read(time.monotonic() - start):
                 self.packet(packet)

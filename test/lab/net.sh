@@ -1,6 +1,8 @@
 # The two networks of the lab; sourced by run.sh.
 #
-# loopback  everybody has the same address on lo, and is told apart by ports.
+# loopback  everybody has the same address on lo, and is told apart by ports. It is the lo of a
+#           network namespace, if one can be made: thousands of sockets of a neighbour would make
+#           reading the kernel's tables slow, and ports could be taken. Else it is the host's.
 # netns     every party has a network namespace of its own and a veth to that of the
 #           proxy, where Kamailio, the dispatcher and the relay are. The proxy does not
 #           forward: media that does not pass the relay arrives nowhere.
@@ -19,7 +21,9 @@ net_up() {
 		case $family in 4) PROXY_IP=127.0.0.1 ;; 6) PROXY_IP=::1 ;; esac
 		UAC_IP=$PROXY_IP UAS_IP=$PROXY_IP UAS2_IP=$PROXY_IP
 		UAC_IF=lo UAS_IF=lo UAS2_IF=lo
-		PROXY_NS="" UAC_NS="" UAS_NS="" UAS2_NS=""
+		PROXY_NS=mplab-$$-all
+		netns_new "$PROXY_NS" 2>/dev/null || PROXY_NS=""
+		UAC_NS=$PROXY_NS UAS_NS=$PROXY_NS UAS2_NS=$PROXY_NS
 		;;
 	netns)
 		PROXY_NS=mplab-$$-proxy

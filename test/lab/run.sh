@@ -108,18 +108,17 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 141' PIPE
 
-# On loopback the ports are shared by everybody: one lab at a time. In namespaces they are not.
-if [ $net = loopback ]; then
-	# The holder removes the file when it ends; then the lock is one on a file of no name.
+net_up
+# Without namespaces the ports are shared by everybody: one lab at a time. The holder removes
+# the file when it ends; then the lock is one on a file of no name, and has to be taken again.
+exec 9>/dev/null
+if [ -z "$PROXY_NS" ]; then
 	until [ -n "$lock" ]; do
 		exec 9>"${TMPDIR:-/tmp}/mplab-$LAB_SIP_PORT.lock"
 		flock -w 900 9 || die "another lab holds the ports for 15 minutes now"
 		[ "${TMPDIR:-/tmp}/mplab-$LAB_SIP_PORT.lock" -ef /proc/$$/fd/9 ] && lock=${TMPDIR:-/tmp}/mplab-$LAB_SIP_PORT.lock
 	done
-else
-	exec 9>/dev/null
 fi
-net_up
 python3 "$here/media.py" "$work/media" || die "cannot make the media"
 
 # --- one call
@@ -188,7 +187,7 @@ end_from_outside() {
 call() {
 	local s=$1 mp=$d/dispatcher.sock rpc=$d/rpc.sock relay kamailio meter codes="" uac uas uas2="" p
 	for p in "$LAB_SIP_PORT" "$LAB_UAC_PORT" "$LAB_UAS_PORT" "$LAB_UAC_MEDIA" "$LAB_UAS_MEDIA"; do
-		if [ $net = loopback ] && udp_bound "" "$p"; then why="setup: port $p is in use"; return; fi
+		if [ -z "$PROXY_NS" ] && udp_bound "" "$p"; then why="setup: port $p is in use"; return; fi
 	done
 	start_relay_side "$s" || { why="setup: the relay side did not start"; return; }
 	start_kamailio "$s" || { why="setup: Kamailio did not start"; return; }
