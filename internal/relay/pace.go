@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"time"
+
+	"example.org/mediaproxy/internal/pki"
 )
 
 // steady is how long a connection must have lasted to count as a good one.
@@ -64,10 +66,20 @@ func classify(err error, stood bool) ending {
 	case errors.Is(err, errDuplicate):
 		return endDuplicate
 	case errors.As(err, &verify), errors.As(err, &authority), errors.As(err, &invalid),
-		errors.As(err, &op) && op.Op == "remote error":
+		errors.As(err, &op) && op.Op == "remote error", refusesPeer(err):
 		return endCertificate
 	case stood:
 		return endLost
 	}
 	return endUnreachable
+}
+
+// refusesPeer says whether our own store found fault with the dispatcher's certificate.
+func refusesPeer(err error) bool {
+	for _, reason := range []error{pki.ErrNoCertificate, pki.ErrUntrusted, pki.ErrDates, pki.ErrRevoked, pki.ErrPassport} {
+		if errors.Is(err, reason) {
+			return true
+		}
+	}
+	return false
 }
