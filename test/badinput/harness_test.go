@@ -6,7 +6,6 @@ import (
 	"os"
 	"testing"
 
-	"example.org/mediaproxy/internal/pki"
 	"example.org/mediaproxy/test/internal/site"
 )
 
@@ -29,11 +28,7 @@ type stage struct {
 // newStage has the network 127.18.n.0.
 func newStage(t *testing.T, n int) *stage {
 	s := &stage{T: t, Site: site.New(t, site.Options{}), net: fmt.Sprintf("127.18.%d.", n)}
-	// Whoever may speak is an entry of its own in the folder.
-	if _, err := pki.Issue(s.Certs, "second", pki.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	s.d = s.DispatcherAt(s.net+"9")
+	s.d = s.DispatcherAt(s.net + "9")
 	s.r = s.RelayAt("r1", s.net+"1", s.net+"9")
 	s.d.Log.Await(t, "calls of the relay compared", "relay=r1")
 	s.alice, s.bob = site.NewPhone(t, s.net+"101:0"), site.NewPhone(t, s.net+"102:0")
