@@ -193,13 +193,8 @@ func TestDNSChange(t *testing.T) {
 
 		// The other way round with no calls: closed within seconds.
 		g.dns.set(func(r *fakeResolver) { r.hosts["proxy.example"] = addrs("192.0.2.3") })
-		go func() {
-			for x := range g.net.accepts {
-				x.nc.Close()
-				return
-			}
-		}()
 		a.skipUntilClosed(70 * time.Second)
+		(<-g.net.accepts).nc.Close()
 		if links := g.relay.Stats().Links; len(links) != 1 || links[0].Addr != addrC {
 			t.Errorf("got links %+v, want only the new address", links)
 		}
