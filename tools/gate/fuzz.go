@@ -57,12 +57,11 @@ func (g *gate) fuzzTargets() ([]target, error) {
 }
 
 func fuzzShort(ctx context.Context, g *gate, r *result, log io.Writer) {
-	g.fuzz(ctx, r, log, g.fuzzTime)
+	g.fuzz(ctx, r, log, g.fuzzTime, runtime.NumCPU())
 }
 
-// fuzz gives every target the same time, as many at once as there are processors
-// and one worker each: targets that wait for nothing would only share the cores.
-func (g *gate) fuzz(ctx context.Context, r *result, log io.Writer, each time.Duration) {
+// fuzz gives every target the same time, so many at once and one worker each.
+func (g *gate) fuzz(ctx context.Context, r *result, log io.Writer, each time.Duration, lanes int) {
 	targets, err := g.fuzzTargets()
 	if err != nil {
 		r.failf("%v", err)
@@ -72,7 +71,7 @@ func (g *gate) fuzz(ctx context.Context, r *result, log io.Writer, each time.Dur
 		r.failf("no fuzz target found")
 		return
 	}
-	lanes := runtime.NumCPU()
+	lanes = min(lanes, len(targets))
 	rounds := (len(targets) + lanes - 1) / lanes
 	fmt.Printf("    %d targets, %v each, %d at once: at least %v\n",
 		len(targets), each, lanes, time.Duration(rounds)*each)

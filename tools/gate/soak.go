@@ -5,9 +5,12 @@ import (
 	"io"
 )
 
-// soak is what is too long for every change: every fuzz target for soakTime, two
-// at a time on two cores (so twenty targets at 10 min are 100 min), then the end
-// to end tests with everything the gate leaves out.
+// soakLanes fuzz targets run at once in a soak. Two at a time would be quicker for
+// each, but twenty targets at 10 min would take longer than the hour a soak may.
+const soakLanes = 11
+
+// soak is what is too long for every change: the end to end tests with everything
+// the gate leaves out, then every fuzz target for soakTime.
 func soak(ctx context.Context, g *gate, r *result, log io.Writer) {
 	packages, err := g.packages(ctx, "", true)
 	if err != nil {
@@ -16,5 +19,5 @@ func soak(ctx context.Context, g *gate, r *result, log io.Writer) {
 	}
 	args := []string{"-race", "-p", "1", "-timeout", "3h"}
 	g.goTestEnv(ctx, r, log, ".", []string{"MEDIAPROXY_TEST=soak"}, append(args, packages...)...)
-	g.fuzz(ctx, r, log, g.soakTime)
+	g.fuzz(ctx, r, log, g.soakTime, soakLanes)
 }
