@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -37,6 +38,8 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == echoCommand {
 		log.Fatal(echo(os.Args[2]))
 	}
+	// Threads that play phones must not wait for the one that reads statistics.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
 	os.Exit(run())
 }
 

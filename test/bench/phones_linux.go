@@ -70,6 +70,11 @@ func newPhones() (*phoneSet, error) {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) != nil {
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20)
 		}
+		// The kernel notes when a packet arrives, so that the phone's own thread may
+		// come late to it.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return nil, fmt.Errorf("have arrivals timed by the kernel: %w", err)
+		}
 		timeout := unix.NsecToTimeval(int64(100 * time.Millisecond)) // to notice the end
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 			return nil, err
@@ -156,7 +161,7 @@ func (s *side) transmit(slot int, cycle uint32) (sent int) {
 		f := s.flows[slot+i*slots]
 		binary.BigEndian.PutUint16(f.payload[2:], uint16(cycle))
 		binary.BigEndian.PutUint32(f.payload[4:], cycle*160)
-		binary.BigEndian.PutUint64(f.payload[stampAt:], uint64(monotonic()))
+		binary.BigEndian.PutUint64(f.payload[stampAt:], uint64(time.Now().UnixNano()))
 	}
 	for len(messages) > 0 {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&messages[0])), uintptr(len(messages)), 0, 0, 0)
@@ -177,6 +182,7 @@ func (p *phoneSet) receive(fd int) {
 	const batch = 64
 	var (
 		buffers [batch][payloadSize]byte
+		stamps  [batch]arrival
 		iovs    [batch]unix.Iovec
 		headers [batch]mmsghdr
 	)
@@ -185,25 +191,29 @@ func (p *phoneSet) receive(fd int) {
 		iovs[i].SetLen(payloadSize)
 		headers[i].Iov = &iovs[i]
 		headers[i].SetIovlen(1)
+		headers[i].Control = (*byte)(unsafe.Pointer(&stamps[i]))
 	}
 	for !p.ended.Load() {
+		for i := range headers {
+			headers[i].SetControllen(int(unsafe.Sizeof(stamps[i])))
+		}
 		// A plain Syscall: it blocks, and the scheduler has to know.
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&headers[0])), batch, unix.MSG_WAITFORONE, 0, 0)
 		if errno != 0 {
 			continue // the time-out, or ICMP
 		}
-		now := monotonic()
 		p.received.Add(uint64(n))
 		h := p.took.Load()
 		for i := range n {
-			if h != nil && headers[i].Len == payloadSize {
-				h.add(now - int64(binary.BigEndian.Uint64(buffers[i][stampAt:])))
+			if h != nil && headers[i].Len == payloadSize && stamps[i].header.Type == unix.SCM_TIMESTAMPNS {
+				h.add(stamps[i].at.Nano() - int64(binary.BigEndian.Uint64(buffers[i][stampAt:])))
 			}
 		}
 	}
 }
 
-// monotonic is a clock that all threads share, in nanoseconds.
-func monotonic() int64 { return int64(time.Since(epoch)) }
-
-var epoch = time.Now()
+// arrival is the control message with the time of a packet.
+type arrival struct {
+	header unix.Cmsghdr
+	at     unix.Timespec
+}
