@@ -58,7 +58,7 @@ func (w *world) planFor(i int) plan {
 type result struct {
 	good []*call
 	// wrong are calls that went wrong although every phone sent in time and every
-	// packet was moved in time; slow are those in which that was not so.
+	// packet was moved in time; slow are those that went wrong when that was not so.
 	wrong, slow []*call
 }
 
@@ -84,12 +84,12 @@ func (w *world) runCalls(plans []plan, run func(*call, context.Context) error) r
 
 func (r *result) add(c *call) {
 	switch {
+	case len(c.wrong) == 0:
+		r.good = append(r.good, c)
 	case len(c.slow) > 0:
 		r.slow = append(r.slow, c)
-	case len(c.wrong) > 0:
-		r.wrong = append(r.wrong, c)
 	default:
-		r.good = append(r.good, c)
+		r.wrong = append(r.wrong, c)
 	}
 }
 
@@ -155,8 +155,8 @@ func again(calls []*call, shift int) (plans []plan) {
 // tries is how often calls are made for which the machine was too busy.
 const tries = 6
 
-// runJudged makes calls until each was made while the machine kept up, and returns
-// those that were.
+// runJudged makes calls and returns them. Those that went wrong while the machine did
+// not keep up prove nothing: others are made in their place.
 func (w *world) runJudged(plans []plan, run func(*call, context.Context) error) (judged []*call) {
 	w.t.Helper()
 	start := time.Now()
@@ -187,6 +187,11 @@ func TestCalls(t *testing.T) {
 	}
 	w.runJudged(plans, (*call).run)
 	w.checkAttack(start)
+	for _, s := range w.onHold {
+		if s.sent.Load() == 0 {
+			t.Errorf("attacker %s never had a call on hold to attack", s.name)
+		}
+	}
 	t.Logf("attackers sent %d packets, the phones' clock was late by %v at worst", w.attackPackets(), w.studio.Late())
 }
 

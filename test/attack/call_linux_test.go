@@ -21,7 +21,7 @@ const (
 	// A phone begins to send within promptly after its answer or resume.
 	promptly = 300 * time.Millisecond
 	// What is left of it for the delays of a busy machine.
-	margin = 50 * time.Millisecond
+	margin = 80 * time.Millisecond
 	// The parties then hear each other within this; else the machine was too busy to
 	// judge by, because the relay may have heard a phone later than it sent.
 	transit = 150 * time.Millisecond
@@ -357,7 +357,7 @@ func (c *call) judge() {
 		if n := p.Counts().Strays; n > 0 {
 			c.wrong = append(c.wrong, fmt.Errorf("party %d got %d packets that were not for it, the first %s", side, n, p.Stray()))
 		}
-		if d := p.LongestTransit(); d > stall {
+		if d := p.LongestTransit(); d > c.patience() {
 			c.slow = append(c.slow, fmt.Errorf("a packet to party %d took %v", side, d))
 		}
 	}
@@ -366,6 +366,15 @@ func (c *call) judge() {
 	if c.leaks > 0 {
 		c.wrong = append(c.wrong, fmt.Errorf("%d packets went to attackers, the first: %s", c.leaks, c.firstLeak))
 	}
+}
+
+// patience is how long a packet may take in a call that is judged. What is measured
+// around a move has less to spare.
+func (c *call) patience() time.Duration {
+	if c.gap > 0 {
+		return transit
+	}
+	return stall
 }
 
 // strays is how many packets phones got that were not for them.

@@ -197,7 +197,7 @@ func (w *world) checkAttack(since time.Time) {
 	elapsed := time.Since(since).Seconds()
 	for _, s := range w.everyPort {
 		want := elapsed * float64((endPort-firstPort)*s.rate)
-		if got := float64(s.sent.Load()); got < want*0.7 {
+		if got := float64(s.sent.Load()); got < want/2 {
 			w.t.Errorf("attacker %s sent %.0f packets in %.0f s, want about %.0f: this machine is too busy for this test", s.name, got, elapsed, want)
 		}
 	}
