@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -86,7 +87,7 @@ func TestOldRelay(t *testing.T) {
 // TestOldRelayRefuses: the module gets one word, whatever the relay's reasons.
 func TestOldRelayRefuses(t *testing.T) {
 	s := site.New(t, site.Options{})
-	d := s.Dispatcher("d", nil)
+	d := s.Dispatcher("d", func(c *dispatcher.Config) { c.SetupTimeout = 200 * time.Millisecond })
 	relay := oldRelay(t, s, d, "[]")
 	module := d.Module()
 	offer := func(callID string) step { return parse(t, callID, flows[0].steps, true)[0] }
@@ -167,8 +168,8 @@ func TestOldRelayReconnects(t *testing.T) {
 		relay.Send(fmt.Sprintf("%d 203.0.113.9 16002\r\n", i+1))
 		module.Want("203.0.113.9 16002\r\n")
 	}
-	// Four times the line that the original's own limit would allow to come back.
-	padding := strings.Repeat(" ", 16<<20)
+	// More than the original's own limit of 4 MiB for a line.
+	padding := strings.Repeat(" ", 4<<20)
 	again := oldRelay(t, s, d, "["+document("kept")+padding+"]")
 	relay.WantClosed()
 	d.Log.Await(t, "call dropped", "call_id=gone")
@@ -185,7 +186,7 @@ func TestOldRelayReconnects(t *testing.T) {
 // TestManagement: the answers that existing readers of the port get.
 func TestManagement(t *testing.T) {
 	s := site.New(t, site.Options{})
-	d := s.Dispatcher("d", func(c *dispatcher.Config) { c.Name = "d" })
+	d := s.Dispatcher("d", nil)
 	m := d.Manager()
 	m.Send("version\r\nsummary\r\nsessions\r\nnonsense\r\n\r\nSUMMARY\r\n")
 	m.Want("4.1.2\r\n[]\r\n[]\r\nerror\r\nerror\r\nerror\r\n")
