@@ -178,7 +178,11 @@ func (r *Relay) tick() {
 			r.log.Error("a bug was met in the periodic work; calls go on, please report it", "panic", bug)
 		}
 	}()
-	r.finished(r.calls.Sweep())
+	expired := r.calls.Sweep()
+	for _, f := range expired { // said here too: the dispatcher may be away
+		r.log.Info("call over", "call_id", f.Report.CallID, "reason", f.Report.Reason, "owner", f.Owner)
+	}
+	r.finished(expired)
 	r.sample()
 	r.noise.flush(r.log)
 	r.retire()
