@@ -95,6 +95,7 @@ func TestDispatcherKilled(t *testing.T) {
 	up.talk()
 	// The silent one times out while nobody is there to be told.
 	site.Eventually(t, "the ports of the silent call are closed", func() bool { up.talk(); return silent.closed() })
+	r.Log.Await(t, "call over", "call_id=silent", "reason=timeout")
 
 	s.d = s.dispatcher()
 	s.d.Log.Await(t, "calls of the relay compared", "calls=1")
