@@ -24,6 +24,7 @@ const (
 	moveWindow    = time.Minute
 	obsoleteFor   = 500 * time.Millisecond // datagrams of before a changed SDP are still on their way
 	maxCandidates = 8
+	packetTime    = 20 * time.Millisecond
 )
 
 // source is one datagram as learning sees it.
@@ -79,6 +80,7 @@ type candidate struct {
 	sequence uint16
 	count    int
 	last     time.Duration
+	ripe     time.Duration // when it first sent with all waits over, zero if it has not
 }
 
 // policy is what all legs have in common.
@@ -193,11 +195,11 @@ func (l *learner) admit(s source, rank int) report.Why {
 	if !s.consistent {
 		return report.IgnoredInconsistent
 	}
-	packets := l.collect(s)
+	c := l.collect(s)
 	needed, wait := nearbyPackets, nearbyWait
 	if rank == rankOther {
 		needed, wait = otherPackets, otherWait
-	} else if packets > 1 {
+	} else if c.count > 1 {
 		l.lastNearby, l.heardNearby = s.now, true
 	}
 	switch {
@@ -208,8 +210,15 @@ func (l *learner) admit(s source, rank int) report.Why {
 	case s.now-l.waitFrom < wait,
 		l.heardKnown && s.now-l.lastKnown < wait,
 		rank == rankOther && l.heardNearby && s.now-l.lastNearby < wait:
+		c.ripe = 0
 		return report.IgnoredWaiting
-	case packets < needed:
+	}
+	// Packets that piled up while this relay was kept from work arrive all at once, and
+	// those of the party may lie behind them.
+	if c.ripe == 0 {
+		c.ripe = s.now
+	}
+	if c.count < needed || s.now-c.ripe < time.Duration(needed-1)*packetTime {
 		return report.IgnoredCollecting
 	}
 	return ""
@@ -217,7 +226,7 @@ func (l *learner) admit(s source, rank int) report.Why {
 
 // collect counts a consistent source. When there are too many, the one that was
 // silent longest is forgotten.
-func (l *learner) collect(s source) int {
+func (l *learner) collect(s source) *candidate {
 	oldest := 0
 	for i := range l.candidates {
 		c := &l.candidates[i]
@@ -225,11 +234,11 @@ func (l *learner) collect(s source) int {
 			step := s.sequence - c.sequence
 			follows := step >= 1 && step <= maxStep
 			if !follows || c.ssrc != s.ssrc || s.now-c.last > maxGap {
-				c.count = 0
+				c.count, c.ripe = 0, 0
 			}
 			c.count++
 			c.ssrc, c.sequence, c.last = s.ssrc, s.sequence, s.now
-			return c.count
+			return c
 		}
 		if c.last < l.candidates[oldest].last {
 			oldest = i
@@ -238,10 +247,10 @@ func (l *learner) collect(s source) int {
 	fresh := candidate{addr: s.addr, ssrc: s.ssrc, sequence: s.sequence, count: 1, last: s.now}
 	if len(l.candidates) < maxCandidates {
 		l.candidates = append(l.candidates, fresh)
-	} else {
-		l.candidates[oldest] = fresh
+		return &l.candidates[len(l.candidates)-1]
 	}
-	return 1
+	l.candidates[oldest] = fresh
+	return &l.candidates[oldest]
 }
 
 func (l *learner) take(s source, rank int) {

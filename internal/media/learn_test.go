@@ -61,6 +61,16 @@ func (b *learnBench) rtp(from string, ssrc uint32, n int) string {
 	return why
 }
 
+// pile is n packets that the relay could not look at when they came.
+func (b *learnBench) pile(from string, ssrc uint32, n int) string {
+	why := ""
+	for now := b.now; n > 0; n-- {
+		why = b.rtp(from, ssrc, 1)
+		b.now = now
+	}
+	return why
+}
+
 func (b *learnBench) other(from string, kind rtp.Kind) string {
 	return reason(b.offer(source{addr: ap(from), kind: kind}))
 }
@@ -98,7 +108,13 @@ func TestLearningRules(t *testing.T) {
 		}, report.LearnedTrusted},
 		{"rank 3 before the answer", func(b *learnBench) string { b.sdp(sdpAddr, natIP); return b.rtp(nearby, 1, 200) }, report.IgnoredNotAnswered},
 		{"rank 3 waits", func(b *learnBench) string { b.sdp(sdpAddr, natIP); b.answer(b.now); return b.rtp(nearby, 1, 25) }, report.IgnoredWaiting},
-		{"rank 3 after the wait", func(b *learnBench) string { b.sdp(sdpAddr, natIP); b.answer(b.now); return b.rtp(nearby, 1, 26) }, report.LearnedNearby},
+		{"rank 3 after the wait", func(b *learnBench) string { b.sdp(sdpAddr, natIP); b.answer(b.now); return b.rtp(nearby, 1, 28) }, report.LearnedNearby},
+		{"rank 3 in a pile behind a stall", func(b *learnBench) string {
+			b.sdp(sdpAddr, natIP)
+			b.answer(b.now)
+			b.now += time.Second
+			return b.pile(nearby, 1, 200)
+		}, report.IgnoredCollecting},
 		{"rank 3 needs three packets", func(b *learnBench) string {
 			b.sdp(sdpAddr, natIP)
 			b.answer(b.now)
@@ -114,7 +130,7 @@ func TestLearningRules(t *testing.T) {
 			return b.rtp(nearby, 1, 5)
 		}, report.IgnoredWaiting},
 		{"rank 4 waits longer", func(b *learnBench) string { b.sdp(sdpAddr, natIP); b.answer(b.now); return b.rtp(far, 1, 50) }, report.IgnoredWaiting},
-		{"rank 4 after the wait", func(b *learnBench) string { b.sdp(sdpAddr, natIP); b.answer(b.now); return b.rtp(far, 1, 51) }, report.LearnedOther},
+		{"rank 4 after the wait", func(b *learnBench) string { b.sdp(sdpAddr, natIP); b.answer(b.now); return b.rtp(far, 1, 55) }, report.LearnedOther},
 		{"rank 4 needs five packets", func(b *learnBench) string {
 			b.sdp(sdpAddr, natIP)
 			b.answer(b.now)
