@@ -52,6 +52,28 @@ func (s *Stream) Expired() (Timeout, bool) {
 	return Timeout{}, false
 }
 
+// oneWayAfter is how long one party may be silent, while the other is heard,
+// before the stream counts as one-way.
+const oneWayAfter = 10 * time.Second
+
+// OneWay says whether only one of two parties that should both send is heard:
+// what users call one-way audio.
+func (s *Stream) OneWay() bool {
+	now := s.engine.table.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.running || !s.answered || s.onHold() || s.parties[Caller].Direction != SendRecv || s.parties[Callee].Direction != SendRecv {
+		return false
+	}
+	heard := 0
+	for side := range s.parties {
+		if at := s.lastMedia(Side(side)); at != forward.Never && now-at < oneWayAfter {
+			heard++
+		}
+	}
+	return heard == 1 && now-max(s.at, s.resumed) >= oneWayAfter
+}
+
 // lastMedia is when a party was last heard, on either path.
 func (s *Stream) lastMedia(side Side) time.Duration {
 	return max(s.legs[RTP][side].port.Counters().LastMedia, s.legs[RTCP][side].port.Counters().LastMedia)

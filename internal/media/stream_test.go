@@ -302,8 +302,10 @@ func TestOneWayTimeout(t *testing.T) {
 	c.describe(Caller, phoneA)
 	c.describe(Callee, ap("8.8.8.8:3000"))
 	c.Answered()
-	for range 999 {
-		c.deliver(callerPort, phoneA)
+	for i := range 999 {
+		if c.deliver(callerPort, phoneA); c.OneWay() != (i >= 499) {
+			t.Fatalf("after %d ms one-way is %v", 20*(i+1), c.OneWay())
+		}
 	}
 	if _, expired := c.Expired(); expired {
 		t.Fatal("too early")

@@ -21,6 +21,7 @@ type Calls interface {
 	Explain(callID, fromTag string) []report.Explanation
 	Calls() []session.Call
 	StreamCount() map[string]int // live streams by media type
+	OneWay() int                 // streams in which one party is not heard
 }
 
 var _ Calls = (*session.Table)(nil)

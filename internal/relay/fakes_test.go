@@ -141,6 +141,8 @@ func (f *fakeCalls) Session(callID, fromTag string) (docs []report.Session) {
 
 func (f *fakeCalls) Explain(string, string) []report.Explanation { return nil }
 
+func (f *fakeCalls) OneWay() int { return 0 }
+
 func (f *fakeCalls) StreamCount() map[string]int {
 	if n := f.Len(); n > 0 {
 		return map[string]int{"audio": n}

@@ -64,6 +64,7 @@ func (r *Relay) Summary() report.Relay {
 		Capacity:     r.media.Capacity(),
 		Labels:       r.cfg.Labels,
 		Mover:        r.media.Mover(),
+		OneWay:       r.calls.OneWay(),
 	}
 }
 

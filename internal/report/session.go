@@ -104,4 +104,5 @@ type Relay struct {
 	Capacity     int            `json:"capacity,omitempty"` // sessions with one stream that still fit a fresh relay
 	Labels       []string       `json:"labels,omitempty"`
 	Mover        string         `json:"mover,omitempty"`
+	OneWay       int            `json:"one_way,omitempty"` // streams in which one party is not heard
 }

@@ -247,6 +247,22 @@ func (t *Table) Calls() []Call {
 	return out
 }
 
+// OneWay is the number of streams in which only one party is heard although both
+// should send.
+func (t *Table) OneWay() int {
+	n := 0
+	for _, s := range t.all() {
+		s.mu.Lock()
+		for _, st := range s.live() {
+			if st.media.OneWay() {
+				n++
+			}
+		}
+		s.mu.Unlock()
+	}
+	return n
+}
+
 // StreamCount is the number of live streams by media type.
 func (t *Table) StreamCount() map[string]int {
 	out := map[string]int{}

@@ -76,7 +76,11 @@ func printRelays(out io.Writer, docs []json.RawMessage) error {
 		if r.Capacity > 0 {
 			sessions += " of " + strconv.Itoa(r.Capacity)
 		}
-		t.row(r.Name, r.IP, r.Status, sessions, streamCount(r.StreamCount), bits(r.BPSRelayed), span(r.Uptime), r.Version)
+		streams := streamCount(r.StreamCount)
+		if r.OneWay > 0 {
+			streams += fmt.Sprintf(" (%d one-way)", r.OneWay)
+		}
+		t.row(r.Name, r.IP, r.Status, sessions, streams, bits(r.BPSRelayed), span(r.Uptime), r.Version)
 	}
 	return t.w.Flush()
 }

@@ -53,10 +53,18 @@ func (h *host) certificateFolder() (dir string, own bool) {
 	return filepath.Join(h.stateDir, "tls"), true
 }
 
-// makeCertificates fills the folder the first time.
-func (h *host) makeCertificates(dir string) error {
+// ownCertificates fills the folder the first time, and renews what is about to
+// expire: nobody else looks after it.
+func (h *host) ownCertificates(dir string) error {
 	_, err := os.Stat(filepath.Join(dir, pki.CAFile))
 	if err == nil {
+		made, err := pki.RenewDue(dir, pki.Options{})
+		if err != nil {
+			return fmt.Errorf("renew certificates that are about to expire: %w", err)
+		}
+		if len(made) > 0 {
+			h.log.Info("renewed certificates that were about to expire", "folder", dir)
+		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/pki"
@@ -81,7 +82,7 @@ func TestCertificateFolder(t *testing.T) {
 				return
 			}
 			for range 2 { // the second time they are there
-				if err := h.makeCertificates(dir); err != nil {
+				if err := h.ownCertificates(dir); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -91,6 +92,27 @@ func TestCertificateFolder(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nobody else looks after certificates that the program made for itself.
+func TestOwnCertificatesAreRenewed(t *testing.T) {
+	h := testHost()
+	h.stateDir = t.TempDir()
+	dir := filepath.Join(h.stateDir, "tls")
+	old := time.Now().AddDate(-5, 0, 10) // ten days are left
+	if _, err := pki.Create(dir, pki.Options{Now: func() time.Time { return old }}); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(filepath.Join(dir, "relay.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.ownCertificates(dir); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.ReadFile(filepath.Join(dir, "relay.crt")); err != nil || bytes.Equal(before, after) {
+		t.Errorf("the relay's certificate is the old one (%v)", err)
 	}
 }
 

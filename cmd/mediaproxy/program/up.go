@@ -48,7 +48,7 @@ func runUp(o *options) error {
 	}
 	folder, own := h.certificateFolder()
 	if own {
-		if err := h.makeCertificates(folder); err != nil {
+		if err := h.ownCertificates(folder); err != nil {
 			return err
 		}
 	}
