@@ -276,8 +276,8 @@ func (l *loop) transmit(in, out *port, dest *sockaddr, payload []byte, hops, tos
 
 // connectSteady connects a port whose flow has been steady for long enough.
 func (l *loop) connectSteady(p *port, flow *compiled, now time.Duration) {
-	if last := since(p.lastSeen.Load()); last < 0 || now-last > steadyGap || p.steadySince == 0 {
-		p.steadySince = now
+	if last := since(p.lastSeen.Load()); p.steadyFlow != flow || last < 0 || now-last > steadyGap {
+		p.steadyFlow, p.steadySince = flow, now
 		return
 	}
 	if now-p.steadySince < connectAfter || p.connected.Load() != nil {
@@ -304,7 +304,7 @@ func (l *loop) sweep(now time.Duration) {
 			p.dissolve()
 		}
 		if p.connected.Load() == nil || p.dead.Load() {
-			p.steadySince = 0
+			p.steadyFlow = nil
 			last := len(l.connected) - 1
 			l.connected[l.sweepAt] = l.connected[last]
 			l.connected[last] = nil

@@ -224,6 +224,15 @@ func TestConnectedPortHearsMovedPhone(t *testing.T) {
 	a.Withdraw()
 	moved.WriteToUDPAddrPort(rtpPacket(seq+1, 5), a.Local())
 	eventually(t, "withdrawing opens the port", func() bool { return asked.Load() == 2 })
+	a.Install(flow)
+	seq++
+	caller.WriteToUDPAddrPort(rtpPacket(seq, 5), a.Local())
+	receive(t, callee)
+	caller.WriteToUDPAddrPort(rtpPacket(seq+1, 5), a.Local())
+	receive(t, callee)
+	if connected() {
+		t.Error("connected again at once: what was steady before the flow was taken back counts")
+	}
 }
 
 func TestPanicMutesOnePort(t *testing.T) {

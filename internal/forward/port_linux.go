@@ -25,8 +25,9 @@ type port struct {
 	connected atomic.Pointer[netip.AddrPort]
 
 	// of the loop's thread only
-	steadySince time.Duration
-	ttl, tos    int // what the socket sends with; -1: not set yet
+	steadyFlow  *compiled     // the one whose packets come without gaps,
+	steadySince time.Duration // since then
+	ttl, tos    int           // what the socket sends with; -1: not set yet
 }
 
 // compiled is a flow with its addresses in the form the kernel wants.

@@ -136,12 +136,16 @@ func (r *OrderReader) bare(line []byte) (Order, bool) {
 	return Order{}, false
 }
 
+// bareWords begin messages without headers on link/2. With anything but one space
+// behind them they are no message at all, above all no command of that name.
+var bareWords = map[string]bool{"hello": true, "ack": true}
+
 func (r *OrderReader) start(line []byte) error {
 	if len(line) == 0 {
 		return nil
 	}
 	words := bytes.Fields(line)
-	if len(words) != 2 {
+	if len(words) != 2 || r.Link2 && bareWords[string(words[0])] {
 		return &SyntaxError{Text: fmt.Sprintf("%.40q is not a command and its number", line)}
 	}
 	r.open, r.size = true, len(line)
