@@ -77,13 +77,10 @@ func (d *Dispatcher) documents(req manage.Request) (docs []json.RawMessage, err 
 	case manage.Summary:
 		return d.summaryDocs()
 	case manage.Sessions:
-		list := d.Sessions(req.Filter)
 		if req.Filter == (manage.Filter{}) {
-			for i := range list {
-				list[i] = list[i].Plain()
-			}
+			return d.PlainSessions(), nil
 		}
-		return encode(list)
+		return encode(d.Sessions(req.Filter))
 	case manage.Session:
 		list, err := d.Session(req.CallID)
 		if err != nil {

@@ -98,6 +98,40 @@ func (d *Dispatcher) Sessions(f manage.Filter) []report.Session {
 	return applyFilter(list, f)
 }
 
+// PlainSessions returns the sessions of all relays that answer, in the form of the
+// original. Our relays write it themselves, and it is passed on as it came:
+// monitoring reads it all the time, and taking megabytes apart here would cost
+// the packets of a relay on this host.
+func (d *Dispatcher) PlainSessions() []json.RawMessage {
+	return slices.Concat(askAll(d, func(l *link) ([]json.RawMessage, bool) {
+		if l.plain {
+			return l.rewritten()
+		}
+		body, err := l.query(relaylink.Sessions, []control.Header{{Name: relaylink.HeaderPlain, Value: "yes"}})
+		var docs []json.RawMessage
+		if err == nil {
+			err = json.Unmarshal(body, &docs)
+		}
+		if err != nil {
+			l.log.Warn("relay left out of an answer to an operator", "error", fmt.Errorf("sessions: %w", err))
+		}
+		return docs, err == nil
+	})...)
+}
+
+// rewritten are the documents of an old relay with the members that came later.
+func (l *link) rewritten() ([]json.RawMessage, bool) {
+	list, ok := l.sessions(relaylink.Sessions, nil)
+	if !ok {
+		return nil, false
+	}
+	for i := range list {
+		list[i] = list[i].Plain()
+	}
+	docs, err := encode(list)
+	return docs, err == nil
+}
+
 func (l *link) named(what string) bool {
 	c := Candidate{Name: l.relay.name, Addrs: append([]netip.Addr{l.ip}, l.hello.Addrs()...)}
 	return c.preferredBy(what)

@@ -77,7 +77,7 @@ func (c *conn) execute(cmd relaylink.Command) ([]byte, error) {
 	case relaylink.Summary:
 		return c.summary()
 	case relaylink.Sessions:
-		return c.sessions()
+		return c.sessions(cmd)
 	}
 	if c.plain {
 		return nil, errUnknownCommand

@@ -22,10 +22,16 @@ func (c *conn) summary() ([]byte, error) {
 }
 
 // sessions answers `sessions` with the statistics of all calls.
-func (c *conn) sessions() ([]byte, error) {
+func (c *conn) sessions(cmd relaylink.Command) ([]byte, error) {
 	docs := nonNil(c.relay.calls.Sessions())
 	if c.plain {
 		return plainSessions(docs, relaylink.MaxPlainReport)
+	}
+	if header(cmd, relaylink.HeaderPlain) == "yes" {
+		for i := range docs {
+			docs[i] = docs[i].Plain()
+		}
+		return report.Append(nil, docs)
 	}
 	for i := range docs {
 		docs[i] = c.relay.named(docs[i])

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/relaylink"
 )
 
 // BenchmarkSessions is how long a full relay's answer to `sessions` keeps the
@@ -27,7 +28,7 @@ func BenchmarkSessions(b *testing.B) {
 	c := &conn{relay: r}
 	b.ReportAllocs()
 	for b.Loop() {
-		line, err := c.sessions()
+		line, err := c.sessions(relaylink.Command{})
 		if err != nil {
 			b.Fatal(err)
 		}

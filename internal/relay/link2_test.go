@@ -107,6 +107,27 @@ func TestReasonsOnLink2(t *testing.T) {
 	})
 }
 
+// Sessions are asked for in full by operators, and by monitoring all the time in
+// the form of the original.
+func TestSessionsInBothForms(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, nil)
+		d := g.accept(addrA)
+		d.greet("d1")
+		g.calls.mu.Lock()
+		g.calls.docs = []report.Session{{CallID: "c1", DialogID: "7", Streams: []report.Stream{}}}
+		g.calls.mu.Unlock()
+		d.command("sessions", "2", "plain", "yes")
+		if got := d.next(); !strings.HasPrefix(got, `2 [{"call_id": "c1"`) || strings.Contains(got, "dialog_id") {
+			t.Errorf("plain: %s", got)
+		}
+		d.command("sessions", "3", "plain", "no")
+		if got := d.next(); !strings.HasPrefix(got, `3 [{"call_id": "c1"`) || !strings.Contains(got, "dialog_id") {
+			t.Errorf("in full: %s", got)
+		}
+	})
+}
+
 func TestReportsRepeatUntilAcknowledged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := start(t, nil)

@@ -30,6 +30,7 @@ const (
 	HeaderLimit   = "limit"
 	HeaderOffset  = "offset"
 	HeaderCancel  = "cancel"
+	HeaderPlain   = "plain" // of sessions: yes = without what only link/2 carries
 )
 
 const (
