@@ -31,13 +31,17 @@ func (c *conn) sessions(cmd relaylink.Command) ([]byte, error) {
 		for i := range docs {
 			docs[i] = docs[i].Plain()
 		}
-		return report.Append(nil, docs)
+		return report.AppendList(sized(docs), docs)
 	}
 	for i := range docs {
 		docs[i] = c.relay.named(docs[i])
 	}
-	return report.Append(nil, docs)
+	return report.AppendList(sized(docs), docs)
 }
+
+// sized is room for the documents: one of a call with one stream has about 800
+// bytes, 1000 with all that link/2 adds.
+func sized(docs []report.Session) []byte { return make([]byte, 0, 1000*len(docs)+2) }
 
 // plainSessions writes the answer for a dispatcher of the original, which
 // closes the link over a line above limit and then asks again for ever. It
@@ -48,14 +52,14 @@ func plainSessions(docs []report.Session, limit int) ([]byte, error) {
 	for i := range docs {
 		full[i] = docs[i].Plain()
 	}
-	line, err := report.Append(nil, full)
+	line, err := report.AppendList(sized(full), full)
 	if err != nil || len(line) <= limit {
 		return line, err
 	}
 	for i := range full {
 		full[i].Streams = []report.Stream{}
 	}
-	if line, err = report.Append(line[:0], full); err != nil || len(line) <= limit {
+	if line, err = report.AppendList(line[:0], full); err != nil || len(line) <= limit {
 		return line, err
 	}
 	type minimal struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -12,8 +13,14 @@ import (
 // nothing but ASCII. Strings may hold any bytes: those that are not UTF-8 are
 // written as the code points of the same number.
 func Append(dst []byte, doc any) ([]byte, error) {
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
+	buffer := buffers.Get().(*bytes.Buffer)
+	defer func() {
+		if buffer.Cap() <= keptBuffer {
+			buffers.Put(buffer)
+		}
+	}()
+	buffer.Reset()
+	encoder := json.NewEncoder(buffer)
 	encoder.SetEscapeHTML(false) // User-Agents have angle brackets
 	if err := encoder.Encode(doc); err != nil {
 		return dst, fmt.Errorf("encode a document: %w", err)
@@ -42,6 +49,27 @@ func Append(dst []byte, doc any) ([]byte, error) {
 		i++
 	}
 	return dst, nil
+}
+
+// buffers are for documents of ordinary size. A large one would stay for ever.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+const keptBuffer = 64 << 10
+
+// AppendList appends documents as one array, one after the other: thousands at
+// once would leave megabytes behind for the garbage collector to clear away.
+func AppendList[T any](dst []byte, docs []T) ([]byte, error) {
+	dst = append(dst, '[')
+	for i, doc := range docs {
+		if i > 0 {
+			dst = append(dst, ',', ' ')
+		}
+		var err error
+		if dst, err = Append(dst, doc); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, ']'), nil
 }
 
 func appendEscaped(dst []byte, r rune) []byte {
