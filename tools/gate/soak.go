@@ -17,7 +17,7 @@ func soak(ctx context.Context, g *gate, r *result, log io.Writer) {
 		r.failf("%v", err)
 		return
 	}
-	args := []string{"-race", "-p", "1", "-timeout", "3h"}
+	args := []string{"-race", "-count=1", "-p", "1", "-timeout", "3h"}
 	g.goTestEnv(ctx, r, log, ".", []string{"MEDIAPROXY_TEST=soak"}, append(args, packages...)...)
 	g.fuzz(ctx, r, log, g.soakTime, soakLanes)
 }

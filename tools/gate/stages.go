@@ -127,7 +127,7 @@ func endToEnd(ctx context.Context, g *gate, r *result, log io.Writer) {
 		r.failf("%v", err)
 		return
 	}
-	g.goTest(ctx, r, log, append([]string{"-race", "-p", "1", "-timeout", "18m"}, packages...)...)
+	g.goTest(ctx, r, log, append([]string{"-race", "-count=1", "-p", "1", "-timeout", "18m"}, packages...)...)
 }
 
 // packages lists the module's packages with tests: those under test/ or the others.
