@@ -69,7 +69,8 @@ func NewLoops(cfg LoopConfig, log *slog.Logger) (Table, error) {
 	return t, nil
 }
 
-// processors guards the process's setting: tests have several tables at once.
+// processors guards the process's setting: tests have several tables at once. Once
+// set, Go no longer follows a changed CPU limit of a container by itself.
 var processors sync.Mutex
 
 func addProcessors(n int) {
