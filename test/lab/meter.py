@@ -26,6 +26,9 @@ from wanted import NEARLY_NONE, RELAY_CANDIDATES, WANTED
 JUDGED = ("uac", "uas")
 # Packets under way while a new SDP arrives still match the old one.
 OVERLAP = 0.3
+# Media may overtake the answer that announces it: who made an offer has to be ready for
+# it at once (RFC 3264 section 5.1), and the answer takes the longer way.
+OVERTAKE = 0.3
 
 
 class Party:
@@ -123,7 +126,7 @@ class Meter:
         told = [m for m in self.messages if m.to == who and m.sdp]
         for n, m in enumerate(told):
             until = told[n + 1].time + OVERLAP if n + 1 < len(told) else 1e9
-            if m.time <= packet.time <= until and any(s.matches(packet) for s in m.sdp):
+            if m.time - OVERTAKE <= packet.time <= until and any(s.matches(packet) for s in m.sdp):
                 return True
         return False
 
