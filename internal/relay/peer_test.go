@@ -138,7 +138,10 @@ func pairUp(t *testing.T, plain bool) (g *rig, network *forward.Fake, p *peer, a
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	p = startPeer(t, ca, "127.0.0.1:0", dir)
+	// An address of this process alone: no other program on this machine may take the
+	// port while the first dispatcher has gone and the second has not come.
+	own := fmt.Sprintf("127.%d.%d.1:0", 64+os.Getpid()%64, os.Getpid()/64%256)
+	p = startPeer(t, ca, own, dir)
 	addr := p.d.RelayAddr().String()
 	config := ca.config("relay", relaylink.ALPN)
 	if plain {
