@@ -54,6 +54,14 @@ func (t *Fake) Open(local netip.AddrPort, _ uint32, h Handler) (Port, error) {
 	return p, nil
 }
 
+// Adopt implements Table. A Fake that plays the next process keeps nothing.
+func (t *Fake) Adopt(local netip.AddrPort, group uint32, h Handler) (Port, error) {
+	return t.Open(local, group, h)
+}
+
+// Claimed implements Table.
+func (t *Fake) Claimed() int { return 0 }
+
 // Now implements Table.
 func (t *Fake) Now() time.Duration {
 	t.mu.Lock()

@@ -12,8 +12,8 @@
 // Two tables exist: Loops, which runs in user space, and Fake, for tests of the
 // rooms above. A kernel table has the same shape.
 //
-// Time in this package is a time.Duration since the table's start, read from a
-// monotonic clock, so that a step of the wall clock moves nothing.
+// Time in this package is a time.Duration on the host's monotonic clock, so that
+// a step of the wall clock moves nothing.
 package forward
 
 import (
@@ -41,7 +41,15 @@ type Table interface {
 	// their handlers never run at the same time. Handler calls may start before
 	// Open returns.
 	Open(local netip.AddrPort, group uint32, h Handler) (Port, error)
-	// Now is the time since the table's start.
+	// Adopt opens a port that a former process had. What that one left is kept:
+	// its counters go on, and a flow that the kernel still moves is moved without
+	// a gap until Install or Withdraw changes it. Where nothing was left it is Open.
+	Adopt(local netip.AddrPort, group uint32, h Handler) (Port, error)
+	// Claimed says that all ports of a former process that are still wanted were
+	// adopted: the others are switched off. It returns how many these were.
+	Claimed() int
+	// Now is the time on the host's monotonic clock, which outlives the process:
+	// times of one process mean the same in the next until the host restarts.
 	Now() time.Duration
 	// Capacity is how many ports may be open at once.
 	Capacity() int

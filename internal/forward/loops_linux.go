@@ -19,7 +19,7 @@ type loops struct {
 	loops    []*loop
 	log      *slog.Logger
 	clock    func() time.Time
-	start    time.Time
+	start    time.Time // when the monotonic clock of the host began
 	capacity int
 	reaper   *reaper
 
@@ -44,7 +44,7 @@ func NewLoops(cfg LoopConfig, log *slog.Logger) (Table, error) {
 		return nil, fmt.Errorf("read the file descriptor limit: %w", err)
 	}
 	t := &loops{
-		log: log, clock: cfg.Clock, start: cfg.Clock(),
+		log: log, clock: cfg.Clock, start: cfg.Clock().Add(-monotonic()),
 		capacity: max(0, int(min(limit.Cur, maxDescriptors))-cfg.ReservedDescriptors),
 	}
 	for range cfg.Threads {
@@ -69,6 +69,15 @@ func NewLoops(cfg LoopConfig, log *slog.Logger) (Table, error) {
 	return t, nil
 }
 
+// monotonic is the host's clock that no step of the wall clock moves.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0 // cannot be on Linux; then times begin with the process
+	}
+	return time.Duration(now.Nano())
+}
+
 // processors guards the process's setting: tests have several tables at once. Once
 // set, Go no longer follows a changed CPU limit of a container by itself.
 var processors sync.Mutex
@@ -80,8 +89,13 @@ func addProcessors(n int) {
 }
 
 func (t *loops) Now() time.Duration { return t.clock().Sub(t.start) }
+func (t *loops) Claimed() int       { return 0 }
 func (t *loops) Capacity() int      { return t.capacity }
 func (t *loops) Mover() string      { return "user-space" }
+
+func (t *loops) Adopt(local netip.AddrPort, group uint32, h Handler) (Port, error) {
+	return t.Open(local, group, h)
+}
 
 func (t *loops) Open(local netip.AddrPort, group uint32, h Handler) (Port, error) {
 	if t.closed.Load() {
