@@ -87,7 +87,8 @@ type Relay struct {
 	AddressLearning       string // "guarded", "strict" or "first-packet"
 	TrustedMediaRanges    []netip.Prefix
 	RoutablePrivateRanges []netip.Prefix
-	FastPath              string // "auto", "tc" or "off"
+	FastPath              string // "auto", "tc", "clsact", "sk_lookup" or "off"
+	BPFDir                string // empty: nothing of the kernel table outlives the process
 	OnStop                string // "end"
 	OrphanLease           time.Duration
 

@@ -2,31 +2,41 @@ package forward
 
 import (
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"example.org/mediaproxy/internal/wire/rtp"
 )
 
-// entry is what every table keeps for a port: who decides, and the counters.
-// The thread that serves the port writes the counters, anyone reads them.
+// entry is what every table keeps for a port: who decides, and the record with
+// the counters, which the kernel shares if it moves flows.
 type entry struct {
+	// set when the port is opened, read-only afterwards
 	local   netip.AddrPort
 	handler Handler
+	rec     *record
+	side    *side
 
-	packets   atomic.Uint64
-	bytes     atomic.Uint64
-	unsent    atomic.Uint64
-	refused   atomic.Uint64
-	firstSeen atomic.Int64 // time.Duration + 1, so that zero means never
-	lastSeen  atomic.Int64
-	lastMedia atomic.Int64
-	used      atomic.Bool
-	observer  observer
+	used atomic.Bool
+	mu   sync.Mutex // guards what only observe writes
+	past clockGuess // of observe
 }
 
-func seen(at time.Duration) int64 { return int64(at) + 1 }
-func since(v int64) time.Duration { return time.Duration(v - 1) }
+// newEntry is an entry whose record nobody else sees.
+func newEntry(local netip.AddrPort, h Handler) entry {
+	return entry{local: local, handler: h, rec: &record{}, side: &side{}}
+}
+
+// seen is a time as records have it: 0 means never.
+func seen(at time.Duration) uint64 { return max(1, uint64(at)) }
+
+func since(v uint64) time.Duration {
+	if v == 0 {
+		return Never
+	}
+	return time.Duration(v)
+}
 
 // headerBytes of IP and UDP, counted with each datagram as the kernel does.
 func (e *entry) headerBytes() int {
@@ -38,27 +48,39 @@ func (e *entry) headerBytes() int {
 
 // accept counts a datagram from the port's party.
 func (e *entry) accept(now time.Duration, payload []byte, kind rtp.Kind) {
-	e.packets.Add(1)
-	e.bytes.Add(uint64(len(payload) + e.headerBytes()))
-	e.lastSeen.Store(seen(now))
+	r := e.rec
+	r.packets.Add(1)
+	r.bytes.Add(uint64(len(payload) + e.headerBytes()))
+	r.lastSeen.Store(seen(now))
 	if !kind.IsMedia() {
 		return
 	}
-	if e.firstSeen.Load() == 0 {
-		e.firstSeen.Store(seen(now))
+	if r.firstMedia.Load() == 0 {
+		r.firstMedia.Store(seen(now))
 	}
-	e.lastMedia.Store(seen(now))
+	r.lastMedia.Store(seen(now))
 	if kind == rtp.KindRTP {
 		if h, ok := rtp.Parse(payload); ok {
-			e.observer.observe(now, h)
+			e.mu.Lock()
+			e.observe(now, h)
+			e.mu.Unlock()
 		}
 	}
 }
 
+// know tells which addresses may be the party's, for the kernel's choice of what
+// goes up first.
+func (e *entry) know(addrs [3]netip.Addr) {
+	for i, a := range addrs {
+		e.side.known[i] = rawAddr(a)
+	}
+}
+
 func (e *entry) counters() Counters {
+	r := e.rec
 	return Counters{
-		Packets: e.packets.Load(), Bytes: e.bytes.Load(), Unsent: e.unsent.Load(), Refused: e.refused.Load(),
-		FirstSeen: since(e.firstSeen.Load()), LastSeen: since(e.lastSeen.Load()), LastMedia: since(e.lastMedia.Load()),
-		Quality: e.observer.quality(),
+		Packets: r.packets.Load(), Bytes: r.bytes.Load(), Unsent: e.side.unsent.Load(), Refused: r.refused.Load(),
+		FirstSeen: since(r.firstMedia.Load()), LastSeen: since(r.lastSeen.Load()), LastMedia: since(r.lastMedia.Load()),
+		Quality: e.quality(),
 	}
 }

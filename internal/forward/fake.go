@@ -28,9 +28,9 @@ type Sent struct {
 	Payload  string
 }
 
-// NewFake returns an empty table.
+// NewFake returns an empty table. Its clock begins at an hour: a record takes 0 for never.
 func NewFake() *Fake {
-	return &Fake{ports: map[netip.AddrPort]*fakePort{}, InUse: map[netip.AddrPort]bool{}}
+	return &Fake{now: time.Hour, ports: map[netip.AddrPort]*fakePort{}, InUse: map[netip.AddrPort]bool{}}
 }
 
 type fakePort struct {
@@ -49,7 +49,7 @@ func (t *Fake) Open(local netip.AddrPort, _ uint32, h Handler) (Port, error) {
 	if t.Limit > 0 && len(t.ports) >= t.Limit {
 		return nil, ErrTooManyPorts
 	}
-	p := &fakePort{entry: entry{local: local, handler: h}, table: t}
+	p := &fakePort{entry: newEntry(local, h), table: t}
 	t.ports[local] = p
 	return p, nil
 }
@@ -122,11 +122,11 @@ func (t *Fake) Deliver(to, from netip.AddrPort, payload []byte) []Sent {
 		verdict = p.handler.Handle(Datagram{Now: now, Source: from, Payload: payload, Kind: kind})
 	}
 	if !verdict.Accepted {
-		p.refused.Add(1)
+		p.rec.refused.Add(1)
 	} else {
 		p.accept(now, payload, kind)
 		if verdict.Out == nil || verdict.Out.Send(verdict.Dest, payload) != nil {
-			p.unsent.Add(1)
+			p.side.unsent.Add(1)
 		}
 	}
 	t.mu.Lock()
@@ -137,6 +137,8 @@ func (t *Fake) Deliver(to, from netip.AddrPort, payload []byte) []Sent {
 func (p *fakePort) Local() netip.AddrPort { return p.local }
 
 func (p *fakePort) Install(f Flow) { p.setFlow(&f) }
+
+func (p *fakePort) Know(addrs [3]netip.Addr) { p.know(addrs) }
 
 func (p *fakePort) Withdraw() { p.setFlow(nil) }
 
@@ -158,7 +160,9 @@ func (p *fakePort) Counters() Counters {
 	c := p.counters()
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
-	c.Decided = p.flow != nil
+	if p.flow != nil {
+		c.Decided, c.Mover = true, "fake"
+	}
 	return c
 }
 

@@ -31,6 +31,8 @@ var (
 	ErrTooManyPorts = errors.New("no file descriptor left for another port (raise LimitNOFILE or ulimit -n)")
 	// ErrUnsupported: this operating system has no mover.
 	ErrUnsupported = errors.New("relaying needs Linux; other systems can run the dispatcher")
+	// ErrNoSlot: the table was made without this address.
+	ErrNoSlot = errors.New("not one of the relay's addresses when it started (add it to relay_ip)")
 	// ErrClosed: the table is closed.
 	ErrClosed = errors.New("forwarding table is closed")
 )
@@ -53,7 +55,7 @@ type Table interface {
 	Now() time.Duration
 	// Capacity is how many ports may be open at once.
 	Capacity() int
-	// Mover names what moves decided flows: "user-space".
+	// Mover names what moves decided flows if it can: one of the Mover constants.
 	Mover() string
 	Stats() Stats
 	// Close closes all ports and waits for the threads to end.
@@ -69,6 +71,10 @@ type Port interface {
 	// Withdraw takes the flow back: everything goes to the handler again, and
 	// the port hears every source.
 	Withdraw()
+	// Know names the addresses that may be the party's besides the flow's source
+	// (learned, of its SDP, of its signalling; invalid: unknown), so that their
+	// datagrams come up also while strangers spray the port.
+	Know(addrs [3]netip.Addr)
 	// Send transmits one datagram from this port.
 	Send(to netip.AddrPort, payload []byte) error
 	Counters() Counters
@@ -119,8 +125,16 @@ type Counters struct {
 	LastSeen  time.Duration // last accepted datagram of any kind, Never if none
 	LastMedia time.Duration // last accepted datagram other than STUN and DTLS, Never if none
 	Decided   bool          // a flow is installed
+	Mover     string        // what moves it, empty if not decided
+	NotKernel string        // why that is not the kernel, empty if it is or nobody asked it to
 	Quality   Quality
 }
+
+// What moves a decided flow.
+const (
+	MoverKernel = "tc"
+	MoverUser   = "user-space"
+)
 
 // Never is the time of what has not happened.
 const Never = time.Duration(-1)
@@ -135,4 +149,17 @@ type Stats struct {
 	TTLExpired  uint64 // dropped because they had made too many hops
 	Panics      uint64 // handlers that failed; their port is mute since
 	Unreachable uint64 // ICMP errors that came back to a port
+	Kernel      KernelStats
+}
+
+// KernelStats are those of the kernel's part of a table. Its packets and bytes are
+// in the sums above, too.
+type KernelStats struct {
+	Packets  uint64 // moved
+	Bytes    uint64
+	Refused  uint64 // dropped: from elsewhere than the party, and too many to look at
+	Resting  uint64 // dropped: for a port whose call is over
+	Raised   uint64 // passed up to user space
+	Orphaned uint64 // passed by because the relay was silent for longer than its lease
+	Searched uint64 // of the packets: with a next hop that the kernel had to find
 }

@@ -1,16 +1,11 @@
 package forward
 
 import (
-	"log/slog"
 	"runtime"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"example.org/mediaproxy/internal/wire/rtp"
 )
 
 const (
@@ -31,19 +26,13 @@ const (
 type loop struct {
 	// set in newLoop, read-only afterwards
 	table *loops
-	epoll int
-	event int // eventfd that ends a wait
 
 	// ports by descriptor, in chunks that are never moved
 	ports [maxDescriptors / chunkSize]atomic.Pointer[[chunkSize]atomic.Pointer[port]]
-	// batch is odd while the thread works on events
-	batch    atomic.Uint32
-	stopping atomic.Bool
-
-	packets, bytes, undecided, sendErrors, ttlExpired, panics, unreachable atomic.Uint64
+	waiter
+	worker
 
 	// of the thread only
-	traffic   bool // the latest wait ended with datagrams
 	in        receiver
 	connected []*port
 	sweepAt   int
@@ -51,19 +40,10 @@ type loop struct {
 }
 
 func newLoop(t *loops) (*loop, error) {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		unix.Close(epoll)
-		return nil, err
-	}
-	l := &loop{table: t, epoll: epoll, event: event}
+	l := &loop{table: t, worker: worker{log: t.log}}
 	l.in.init()
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, event, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(event)}); err != nil {
-		l.release()
+	if err := l.waiter.init(); err != nil {
+		l.waiter.release()
 		return nil, err
 	}
 	return l, nil
@@ -79,7 +59,7 @@ func (l *loop) add(p *port) error {
 		chunk.CompareAndSwap(nil, new([chunkSize]atomic.Pointer[port]))
 	}
 	chunk.Load()[p.fd%chunkSize].Store(p)
-	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, p.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(p.fd)})
+	return l.watch(p.fd)
 }
 
 // remove forgets a port. Its descriptor leaves epoll when it is closed.
@@ -95,32 +75,19 @@ func (l *loop) lookup(fd int) *port {
 	return chunk[fd%chunkSize].Load()
 }
 
-// waitForBatch returns when no event that the thread took before the call is
-// still being worked on.
-func (l *loop) waitForBatch() {
-	for began := l.batch.Load(); began%2 == 1 && l.batch.Load() == began; {
-		time.Sleep(20 * time.Microsecond)
-	}
-}
-
-func (l *loop) stop() {
-	l.stopping.Store(true)
-	unix.Write(l.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-}
-
 func (l *loop) release() {
 	for i := range l.ports {
 		if chunk := l.ports[i].Load(); chunk != nil {
 			for j := range chunk {
 				if p := chunk[j].Swap(nil); p != nil {
+					p.end()
 					unix.Close(p.fd)
-					l.table.open.Add(-1)
+					l.table.ports.Add(-1)
 				}
 			}
 		}
 	}
-	unix.Close(l.event)
-	unix.Close(l.epoll)
+	l.waiter.release()
 }
 
 // run is the packet loop: wait, then for each port that has something, one
@@ -166,28 +133,6 @@ func shortSlices() {
 	_ = unix.SchedSetAttr(0, attr, 0) // packets then wait as they do elsewhere
 }
 
-// wait blocks until a port has something, or for so many milliseconds.
-//
-// A thread that blocks the ordinary way gives its processor of the Go scheduler
-// away and has to get one back, which takes up to 10 ms while everything else is
-// busy. So under traffic it blocks behind the scheduler's back. Garbage collection
-// need not wait for it: the scheduler's signal ends the wait.
-func (l *loop) wait(events []unix.EpollEvent, timeout int) (int, error) {
-	if l.traffic {
-		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
-			uintptr(keepProcessor/time.Millisecond), 0, 0)
-		if errno != 0 {
-			return 0, errno
-		}
-		if n > 0 {
-			return int(n), nil
-		}
-	}
-	n, err := unix.EpollWait(l.epoll, events, timeout)
-	l.traffic = n > 0
-	return n, err
-}
-
 // serve takes one datagram from a port and applies its flow or its handler's verdict.
 func (l *loop) serve(p *port, now time.Duration) {
 	payload, hops, tos, errno := l.in.receive(p.fd)
@@ -197,63 +142,23 @@ func (l *loop) serve(p *port, now time.Duration) {
 		}
 		return
 	}
-	if !p.used.Load() {
-		p.used.Store(true)
+	out, dest, flow := l.judge(p, &l.in.name, payload, now)
+	if out == nil || !l.lives(p, hops) {
+		return
 	}
-	kind := rtp.Classify(payload)
-	flow := p.flow.Load()
-	// The ports of a path close one after the other: out may be gone already.
-	if flow != nil && flow.source.same(&l.in.name) && !flow.out.dead.Load() {
+	to := &dest
+	if flow != nil {
 		l.connectSteady(p, flow, now)
-		p.accept(now, payload, kind)
-		dest := &flow.dest
-		if peer := flow.out.connected.Load(); peer != nil && *peer == flow.Dest {
-			dest = nil
+		if peer := out.connected.Load(); peer != nil && *peer == flow.Dest {
+			to = nil
 		}
-		l.transmit(p, flow.out, dest, payload, hops, tos)
-		return
 	}
-	l.undecided.Add(1)
-	verdict := l.ask(p, Datagram{Now: now, Source: l.in.name.addrPort(), Payload: payload, Kind: kind})
-	if !verdict.Accepted {
-		p.refused.Add(1)
-		return
-	}
-	p.accept(now, payload, kind)
-	out, ok := verdict.Out.(*port)
-	if !ok || out.dead.Load() {
-		p.unsent.Add(1)
-		return
-	}
-	dest := newSockaddr(verdict.Dest, out.local.Addr().Is6())
-	l.transmit(p, out, &dest, payload, hops, tos)
-}
-
-// ask calls the handler. A handler that panics mutes its own port, nobody else's.
-func (l *loop) ask(p *port, d Datagram) (v Verdict) {
-	if p.mute.Load() {
-		return Verdict{}
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			p.mute.Store(true)
-			l.panics.Add(1)
-			l.table.log.Error("a datagram was not handled, its port is mute from now on; please report this", "port", p.local.String(), "panic", r,
-				slog.String("stack", string(debug.Stack())))
-			v = Verdict{}
-		}
-	}()
-	return p.handler.Handle(d)
+	l.transmit(p, out, to, payload, hops, tos)
 }
 
 // transmit sends a datagram on, with one hop less and the same traffic class.
 // Without dest it goes to the address that out is connected to.
 func (l *loop) transmit(in, out *port, dest *sockaddr, payload []byte, hops, tos int) {
-	if hops == 0 || hops == 1 {
-		l.ttlExpired.Add(1)
-		in.unsent.Add(1)
-		return
-	}
 	if hops > 0 && out.ttl != hops-1 {
 		out.ttl = hops - 1
 		setHops(out.fd, out.local.Addr().Is6(), out.ttl)
@@ -265,18 +170,14 @@ func (l *loop) transmit(in, out *port, dest *sockaddr, payload []byte, hops, tos
 	if !out.used.Load() {
 		out.used.Store(true)
 	}
-	if sendTo(out.fd, payload, dest) != nil {
-		l.sendErrors.Add(1)
-		in.unsent.Add(1)
-		return
-	}
-	l.packets.Add(1)
-	l.bytes.Add(uint64(len(payload) + in.headerBytes()))
+	l.sent(in, len(payload), sendTo(out.fd, payload, dest))
 }
 
 // connectSteady connects a port whose flow has been steady for long enough.
 func (l *loop) connectSteady(p *port, flow *compiled, now time.Duration) {
-	if last := since(p.lastSeen.Load()); p.steadyFlow != flow || last < 0 || now-last > steadyGap {
+	last := p.lastBefore
+	p.lastBefore = now
+	if p.steadyFlow != flow || now-last > steadyGap {
 		p.steadyFlow, p.steadySince = flow, now
 		return
 	}
@@ -300,7 +201,7 @@ func (l *loop) sweep(now time.Duration) {
 			l.sweepAt = 0
 		}
 		p := l.connected[l.sweepAt]
-		if p.connected.Load() != nil && now-since(p.lastSeen.Load()) > steadyGap {
+		if p.connected.Load() != nil && now-since(p.rec.lastSeen.Load()) > steadyGap {
 			p.dissolve()
 		}
 		if p.connected.Load() == nil || p.dead.Load() {

@@ -18,34 +18,42 @@ type loops struct {
 	// set in NewLoops, read-only afterwards
 	loops    []*loop
 	log      *slog.Logger
+	kernel   *kernel // nil: all is moved here
+	memory   *memory // nil: records of their own
 	clock    func() time.Time
 	start    time.Time // when the monotonic clock of the host began
 	capacity int
 	reaper   *reaper
 
-	open   atomic.Int64
+	ports  atomic.Int64 // open now
 	closed atomic.Bool
 	wg     sync.WaitGroup
 }
 
 // NewLoops starts the user-space table.
-func NewLoops(cfg LoopConfig, log *slog.Logger) (Table, error) {
-	if cfg.Threads == 0 {
-		cfg.Threads = runtime.GOMAXPROCS(0)
-	}
-	if cfg.ReservedDescriptors == 0 {
-		cfg.ReservedDescriptors = 256
-	}
-	if cfg.Clock == nil {
-		cfg.Clock = time.Now
-	}
+func NewLoops(cfg Config, log *slog.Logger) (Table, error) {
+	return newLoops(cfg, nil, log)
+}
+
+func newLoops(cfg Config, k *kernel, log *slog.Logger) (Table, error) {
+	cfg.setDefaults(runtime.GOMAXPROCS(0))
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, fmt.Errorf("read the file descriptor limit: %w", err)
 	}
 	t := &loops{
-		log: log, clock: cfg.Clock, start: cfg.Clock().Add(-monotonic()),
+		log: log, kernel: k, clock: cfg.Clock, start: cfg.Clock().Add(-monotonic()),
 		capacity: max(0, int(min(limit.Cur, maxDescriptors))-cfg.ReservedDescriptors),
+	}
+	switch {
+	case k != nil:
+		t.memory = k.mem
+	case cfg.Memory != "" && len(cfg.Locals) > 0:
+		m, err := fileMemory(cfg.Memory, cfg.Locals)
+		if err != nil {
+			log.Warn("the counters of calls end with this process", "error", err)
+		}
+		t.memory = m
 	}
 	for range cfg.Threads {
 		l, err := newLoop(t)
@@ -60,7 +68,7 @@ func NewLoops(cfg LoopConfig, log *slog.Logger) (Table, error) {
 	// Under traffic the threads keep a processor each of the Go scheduler, see
 	// loop.wait. Everything else is to have as many as before.
 	addProcessors(len(t.loops))
-	t.reaper = newReaper(t)
+	t.reaper = newReaper(t.waitForBatches, t.closePort)
 	t.wg.Add(len(t.loops) + 1)
 	for _, l := range t.loops {
 		go func() { defer t.wg.Done(); l.run() }()
@@ -89,50 +97,106 @@ func addProcessors(n int) {
 }
 
 func (t *loops) Now() time.Duration { return t.clock().Sub(t.start) }
-func (t *loops) Claimed() int       { return 0 }
 func (t *loops) Capacity() int      { return t.capacity }
-func (t *loops) Mover() string      { return "user-space" }
 
-func (t *loops) Adopt(local netip.AddrPort, group uint32, h Handler) (Port, error) {
-	return t.Open(local, group, h)
+// Mover implements Table.
+func (t *loops) Mover() string {
+	if t.kernel != nil {
+		return MoverKernel
+	}
+	return MoverUser
 }
 
+// Open implements Table.
 func (t *loops) Open(local netip.AddrPort, group uint32, h Handler) (Port, error) {
+	return t.open(local, group, h, false)
+}
+
+// Adopt implements Table.
+func (t *loops) Adopt(local netip.AddrPort, group uint32, h Handler) (Port, error) {
+	return t.open(local, group, h, true)
+}
+
+func (t *loops) open(local netip.AddrPort, group uint32, h Handler, adopt bool) (Port, error) {
 	if t.closed.Load() {
 		return nil, ErrClosed
 	}
-	if t.open.Add(1) > int64(t.capacity) {
-		t.open.Add(-1)
+	if t.ports.Add(1) > int64(t.capacity) {
+		t.ports.Add(-1)
 		return nil, ErrTooManyPorts
 	}
 	fd, err := bindUDP(local)
 	if err != nil {
-		t.open.Add(-1)
+		t.ports.Add(-1)
 		return nil, fmt.Errorf("bind %s: %w", local, err)
 	}
-	p := &port{entry: entry{local: local, handler: h}, fd: fd, loop: t.loops[int(group)%len(t.loops)], ttl: -1, tos: -1}
+	p := &port{slow: t, kernel: t.kernel, boundSocket: boundSocket{fd: fd, loop: t.loops[int(group)%len(t.loops)], ttl: -1, tos: -1}}
+	if t.memory == nil {
+		p.entry = newEntry(local, h)
+	} else if err := t.memory.enter(&p.entry, local, h, adopt); err != nil {
+		unix.Close(fd)
+		t.ports.Add(-1)
+		return nil, err
+	}
 	if err := p.loop.add(p); err != nil {
 		unix.Close(fd)
-		t.open.Add(-1)
+		t.ports.Add(-1)
 		return nil, fmt.Errorf("watch %s: %w", local, err)
 	}
 	return p, nil
 }
 
-func (t *loops) Stats() Stats {
-	s := Stats{Ports: int(t.open.Load())}
+// Claimed implements Table.
+func (t *loops) Claimed() int {
+	if t.memory == nil {
+		return 0
+	}
+	return t.memory.unclaimed()
+}
+
+func (t *loops) sendFrom(p *port, to netip.AddrPort, payload []byte) error {
+	if t.closed.Load() {
+		return ErrClosed
+	}
+	name := newSockaddr(to, p.local.Addr().Is6())
+	return sendTo(p.fd, payload, &name)
+}
+
+func (t *loops) retire(p *port, done func(used bool)) {
+	p.boundSocket.mu.Lock() // a connect or dissolve that has begun ends first
+	defer p.boundSocket.mu.Unlock()
+	t.reaper.add(p, done)
+}
+
+// closePort gives a descriptor back that no loop has in hand any more.
+func (t *loops) closePort(p *port) {
+	p.loop.remove(p)
+	unix.Close(p.fd)
+	if t.memory != nil {
+		t.memory.leave(&p.entry)
+	}
+	t.ports.Add(-1)
+}
+
+func (t *loops) waitForBatches() {
 	for _, l := range t.loops {
-		s.Packets += l.packets.Load()
-		s.Bytes += l.bytes.Load()
-		s.Undecided += l.undecided.Load()
-		s.SendErrors += l.sendErrors.Load()
-		s.TTLExpired += l.ttlExpired.Load()
-		s.Panics += l.panics.Load()
-		s.Unreachable += l.unreachable.Load()
+		l.waitForBatch()
+	}
+}
+
+// Stats implements Table.
+func (t *loops) Stats() Stats {
+	s := Stats{Ports: int(t.ports.Load())}
+	for _, l := range t.loops {
+		l.addTo(&s)
+	}
+	if t.kernel != nil {
+		t.kernel.addTo(&s)
 	}
 	return s
 }
 
+// Close implements Table.
 func (t *loops) Close() error {
 	if t.closed.Swap(true) {
 		return nil
@@ -146,78 +210,10 @@ func (t *loops) Close() error {
 	for _, l := range t.loops {
 		l.release()
 	}
+	if t.kernel != nil {
+		t.kernel.close()
+	} else if t.memory != nil {
+		t.memory.close()
+	}
 	return nil
-}
-
-// reaper closes ports behind the backs of the loops: a descriptor number may be
-// used again only when no loop can still have it in hand. It waits until the
-// port's loop has finished the batch it was in.
-type reaper struct {
-	table *loops
-
-	mu    sync.Mutex // guards what follows
-	queue []closing
-	ended bool
-	wake  chan struct{}
-}
-
-type closing struct {
-	port *port
-	done func(used bool)
-}
-
-func newReaper(t *loops) *reaper { return &reaper{table: t, wake: make(chan struct{}, 1)} }
-
-func (r *reaper) add(p *port, done func(used bool)) {
-	r.mu.Lock()
-	ended := r.ended
-	if !ended {
-		r.queue = append(r.queue, closing{p, done})
-	}
-	r.mu.Unlock()
-	if ended {
-		return // the table closes all descriptors itself
-	}
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (r *reaper) stop() {
-	r.mu.Lock()
-	r.ended = true
-	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (r *reaper) run() {
-	for range r.wake {
-		for {
-			r.mu.Lock()
-			queue, ended := r.queue, r.ended
-			r.queue = nil
-			r.mu.Unlock()
-			if len(queue) == 0 {
-				if ended {
-					return
-				}
-				break
-			}
-			for _, l := range r.table.loops {
-				l.waitForBatch()
-			}
-			for _, c := range queue {
-				c.port.loop.remove(c.port)
-				unix.Close(c.port.fd)
-				r.table.open.Add(-1)
-				if c.done != nil {
-					c.done(c.port.used.Load())
-				}
-			}
-		}
-	}
 }

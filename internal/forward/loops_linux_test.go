@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func testTable(t testing.TB, threads int) (Table, *atomic.Int64) {
 	t.Helper()
 	var shift atomic.Int64
-	table, err := NewLoops(LoopConfig{Threads: threads, Clock: func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }}, slog.New(slog.DiscardHandler))
+	table, err := NewLoops(Config{Threads: threads, Clock: func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func TestCloseUnderTraffic(t *testing.T) {
 }
 
 func TestDescriptorLimit(t *testing.T) {
-	table, err := NewLoops(LoopConfig{Threads: 1, ReservedDescriptors: 1 << 21}, slog.New(slog.DiscardHandler))
+	table, err := NewLoops(Config{Threads: 1, ReservedDescriptors: 1 << 21}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,5 +4,8 @@ package forward
 
 import "log/slog"
 
+// Open returns ErrUnsupported here.
+func Open(Config, *slog.Logger) (Table, error) { return nil, ErrUnsupported }
+
 // NewLoops returns ErrUnsupported here.
-func NewLoops(_ LoopConfig, _ *slog.Logger) (Table, error) { return nil, ErrUnsupported }
+func NewLoops(Config, *slog.Logger) (Table, error) { return nil, ErrUnsupported }

@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"sync/atomic"
 	"time"
 
 	"example.org/mediaproxy/internal/wire/rtp"
@@ -39,30 +38,16 @@ func (q Quality) Codec() (payloadType uint8, ok bool) {
 	return payloadType, ok
 }
 
-// observer watches the RTP of one direction. One thread calls observe; any may
-// call quality. Fields that only observe uses are plain.
-type observer struct {
-	last   atomic.Uint64 // 1<<48 | SSRC<<16 | sequence; 0: nothing seen
-	lost   atomic.Int64
-	jitter atomic.Int64                   // nanoseconds
-	types  [maxPayloadTypes]atomic.Uint64 // type<<32 | count
-
-	cycles   uint32 // sequence numbers wrapped, shifted left by 16
-	base     uint32 // extended sequence number at the start of this SSRC
-	received uint32 // of this SSRC
-	lostPast int64  // of earlier SSRCs
-
-	rate          uint32 // Hz, 0 while unknown
-	rateType      uint8  // payload type the rate is for
-	firstArrival  time.Duration
-	firstStamp    uint32
-	prevArrival   time.Duration
-	prevStamp     uint32
-	jitterSamples float64 // in nanoseconds
+// clockGuess finds the clock rate of the RTP of one direction, and is what its
+// loss and jitter need besides the record.
+type clockGuess struct {
+	rate         uint32 // Hz, 0 while unknown
+	rateType     uint8  // payload type the rate is for
+	firstArrival time.Duration
+	firstStamp   uint32
 }
 
 const (
-	seenRTP = 1 << 48
 	// A jump of more than this is a sender that restarted, not loss
 	// (RFC 3550 A.1, MAX_DROPOUT).
 	maxDropout = 3000
@@ -71,70 +56,75 @@ const (
 	maxMisorder = 100
 )
 
-func (o *observer) observe(now time.Duration, h rtp.Header) {
-	o.countType(h.PayloadType)
-	last := o.last.Load()
-	if last&seenRTP == 0 || uint32(last>>16) != h.SSRC {
-		o.restart(now, h)
+// observe looks at an RTP packet of the port's party. The kernel does the same
+// for those that it moves (account and sample in bpf/flow.c). The caller holds mu.
+func (e *entry) observe(now time.Duration, h rtp.Header) {
+	r := e.rec
+	e.countType(h.PayloadType)
+	previous, known := unpackSequence(r.sequence.Load())
+	if !known || r.ssrc.Load() != h.SSRC {
+		e.restart(now, h)
 		return
 	}
-	previous := uint16(last)
 	switch step := h.Sequence - previous; {
 	case step == 0: // duplicate
-		return
 	case step < maxDropout:
-		if h.Sequence < previous {
-			o.cycles += 1 << 16
+		if step > 1 {
+			r.lost.Add(int32(step - 1))
 		}
-		o.received++
-		o.store(h)
-		o.updateJitter(now, h)
+		r.sequence.Store(packSequence(h.Sequence))
+		e.updateJitter(now, h)
 	case step > 1<<16-maxMisorder:
-		o.received++ // late: it is not lost after all
+		if r.lost.Load() > 0 { // late: it is not lost after all
+			r.lost.Add(-1)
+		}
 	default:
-		o.restart(now, h)
-		return
+		e.restart(now, h)
 	}
-	expected := o.cycles + uint32(uint16(o.last.Load())) - o.base + 1
-	if lost := o.lostPast + max(0, int64(expected)-int64(o.received)); lost != o.lost.Load() {
-		o.lost.Store(lost)
-	}
-}
-
-func (o *observer) store(h rtp.Header) {
-	o.last.Store(seenRTP | uint64(h.SSRC)<<16 | uint64(h.Sequence))
 }
 
 // restart begins a new sequence: another SSRC, or the same one after a jump.
-func (o *observer) restart(now time.Duration, h rtp.Header) {
-	o.lostPast = o.lost.Load()
-	o.cycles, o.base, o.received = 0, uint32(h.Sequence), 1
-	o.rate = 0
-	o.firstArrival, o.firstStamp = now, h.Timestamp
-	o.prevArrival, o.prevStamp = now, h.Timestamp
-	o.store(h)
+func (e *entry) restart(now time.Duration, h rtp.Header) {
+	e.past = clockGuess{firstArrival: now, firstStamp: h.Timestamp}
+	e.side.unit.Store(0)
+	e.remember(now, h)
+	e.rec.ssrc.Store(h.SSRC)
+	e.rec.sequence.Store(packSequence(h.Sequence))
+}
+
+func (e *entry) remember(now time.Duration, h rtp.Header) {
+	s := e.side
+	s.prevArrival, s.prevStamp, s.prevSequence, s.armed = uint64(now), h.Timestamp, h.Sequence, 1
 }
 
 // updateJitter runs the estimator of RFC 3550 A.8. It works in nanoseconds: the
 // difference of two transit times needs the clock rate only for the timestamps.
-func (o *observer) updateJitter(now time.Duration, h rtp.Header) {
-	if h.PayloadType != o.rateType {
-		o.rateType, o.rate = h.PayloadType, 0
-		o.firstArrival, o.firstStamp = now, h.Timestamp
+func (e *entry) updateJitter(now time.Duration, h rtp.Header) {
+	g, s := &e.past, e.side
+	if h.PayloadType != g.rateType {
+		*g = clockGuess{rateType: h.PayloadType, firstArrival: now, firstStamp: h.Timestamp}
 	}
-	if o.rate == 0 {
-		o.rate = rtp.StaticClockRate(h.PayloadType)
+	if g.rate == 0 {
+		g.rate = rtp.StaticClockRate(h.PayloadType)
 	}
-	if o.rate == 0 {
-		o.rate = guessRate(now-o.firstArrival, h.Timestamp-o.firstStamp)
+	if g.rate == 0 {
+		g.rate = guessRate(now-g.firstArrival, h.Timestamp-g.firstStamp)
 	}
-	if o.rate != 0 {
-		sent := time.Duration(int32(h.Timestamp-o.prevStamp)) * time.Second / time.Duration(o.rate)
-		d := float64(now - o.prevArrival - sent)
-		o.jitterSamples += (max(d, -d) - o.jitterSamples) / 16
-		o.jitter.Store(int64(o.jitterSamples))
+	if g.rate != 0 {
+		if s.unit.Load() == 0 || s.unitType != h.PayloadType {
+			s.unitType = h.PayloadType
+			s.unit.Store(uint32(uint64(time.Second) << 8 / uint64(g.rate)))
+		}
+		if s.armed != 0 && h.Sequence == s.prevSequence+1 {
+			sent := int64(int32(h.Timestamp-s.prevStamp)) * int64(s.unit.Load()) >> 8
+			d := int64(now) - int64(s.prevArrival) - sent
+			if d = max(d, -d); d < int64(time.Second) { // else a pause, not jitter
+				j := int64(s.jitter.Load())
+				s.jitter.Store(uint32(j + (d-j)>>4))
+			}
+		}
 	}
-	o.prevArrival, o.prevStamp = now, h.Timestamp
+	e.remember(now, h)
 }
 
 // guessRate finds the clock rate of a dynamic payload type: after a second the
@@ -152,14 +142,15 @@ func guessRate(elapsed time.Duration, stamps uint32) uint32 {
 	return 0
 }
 
-func (o *observer) countType(pt uint8) {
+func (e *entry) countType(pt uint8) {
+	types := &e.side.types
 	rarest, fewest := 0, uint32(1<<32-1)
-	for i := range o.types {
-		v := o.types[i].Load()
+	for i := range types {
+		v := types[i].Load()
 		count := uint32(v)
 		if count != 0 && uint8(v>>32) == pt {
 			if count != 1<<32-1 {
-				o.types[i].Store(v + 1)
+				types[i].Store(v + 1)
 			}
 			return
 		}
@@ -167,17 +158,18 @@ func (o *observer) countType(pt uint8) {
 			rarest, fewest = i, count
 		}
 	}
-	o.types[rarest].Store(uint64(pt)<<32 | 1)
+	types[rarest].Store(uint64(pt)<<32 | 1)
 }
 
-func (o *observer) quality() Quality {
-	last := o.last.Load()
+func (e *entry) quality() Quality {
+	r, s := e.rec, e.side
+	sequence, known := unpackSequence(r.sequence.Load())
 	q := Quality{
-		SSRC: uint32(last >> 16), Sequence: uint16(last), HasRTP: last&seenRTP != 0,
-		Lost: o.lost.Load(), Jitter: time.Duration(o.jitter.Load()),
+		SSRC: r.ssrc.Load(), Sequence: sequence, HasRTP: known,
+		Lost: int64(r.lost.Load()), Jitter: time.Duration(s.jitter.Load()),
 	}
-	for i := range o.types {
-		v := o.types[i].Load()
+	for i := range s.types {
+		v := s.types[i].Load()
 		q.PayloadTypes[i] = PayloadCount{Type: uint8(v >> 32), Packets: uint32(v)}
 	}
 	return q

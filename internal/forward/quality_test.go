@@ -2,6 +2,7 @@ package forward
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func TestObserverCountsLoss(t *testing.T) {
 		{"a restart is no loss", []step{{1, 1}, {2, 1}, {40000, 1}, {40001, 1}}, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var o observer
+			o := newEntry(netip.AddrPort{}, nil)
 			for i, s := range c.steps {
 				o.observe(time.Duration(i)*20*time.Millisecond, rtp.Header{PayloadType: 8, Sequence: s.seq, SSRC: s.ssrc})
 			}
@@ -42,7 +43,7 @@ func TestObserverCountsLoss(t *testing.T) {
 func TestObserverLossModel(t *testing.T) {
 	for seed := range uint64(8) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		var o observer
+		o := newEntry(netip.AddrPort{}, nil)
 		first := uint16(r.Uint32())
 		missing := int64(0)
 		const n = 70000 // past a wrap
@@ -73,7 +74,7 @@ func TestObserverJitter(t *testing.T) {
 		{"unknown rate", 111, 77, 8 * time.Millisecond, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var o observer
+			o := newEntry(netip.AddrPort{}, nil)
 			for i := range 500 {
 				at := time.Duration(i) * 20 * time.Millisecond
 				if i%2 == 1 {
@@ -91,7 +92,7 @@ func TestObserverJitter(t *testing.T) {
 // The codec is what was sent most, not what came first: calls may begin with
 // telephone events or comfort noise.
 func TestCodecIsTheMostFrequent(t *testing.T) {
-	var o observer
+	o := newEntry(netip.AddrPort{}, nil)
 	seq := uint16(0)
 	send := func(pt uint8, n int) {
 		for range n {

@@ -159,24 +159,8 @@ func (r *receiver) receive(fd int) (payload []byte, hops, tos int, errno unix.Er
 		return nil, 0, 0, errno
 	}
 	r.name.len = r.msg.Namelen
-	hops, tos = -1, -1
-	for c := r.control[:r.msg.Controllen]; len(c) >= unix.SizeofCmsghdr; {
-		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
-		size := int(h.Len)
-		if size < unix.SizeofCmsghdr+1 || size > len(c) {
-			break
-		}
-		switch {
-		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_TTL, h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_HOPLIMIT:
-			hops = int(c[unix.SizeofCmsghdr+lowByte])
-		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_TOS:
-			tos = int(c[unix.SizeofCmsghdr])
-		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_TCLASS:
-			tos = int(c[unix.SizeofCmsghdr+lowByte])
-		}
-		c = c[min(len(c), unix.CmsgSpace(size-unix.SizeofCmsghdr)):]
-	}
-	return r.payload[:n:n], hops, tos, 0
+	c := readControl(r.control[:r.msg.Controllen])
+	return r.payload[:n:n], c.hops, c.tos, 0
 }
 
 // lowByte is where the low byte of a native 32-bit integer lies.

@@ -143,6 +143,7 @@ func (l *leg) notOurselves(a netip.AddrPort) bool {
 // learned acts on a new address of this leg.
 func (l *leg) learned() {
 	s := l.stream
+	l.know()
 	if l.path == RTP {
 		s.legs[RTCP][l.side].learner.sibling = l.learner.learned.Addr()
 	}

@@ -47,7 +47,7 @@ func (s *Stream) Stats() Stats {
 			Codec: s.codec(media),
 			Quality: report.Quality{
 				Lost: media.Quality.Lost, JitterMS: milliseconds(media.Quality.Jitter),
-				Refused: media.Refused + control.Refused, Silent: ago(now, media.LastMedia), Mover: s.mover(media),
+				Refused: media.Refused + control.Refused, Silent: ago(now, media.LastMedia), Mover: mover(media),
 			},
 		}
 	}
@@ -68,9 +68,10 @@ func (s *Stream) codec(c forward.Counters) string {
 	return "Unknown"
 }
 
-func (s *Stream) mover(c forward.Counters) string {
+// mover is what carries a direction now.
+func mover(c forward.Counters) string {
 	if c.Decided {
-		return s.engine.table.Mover()
+		return c.Mover
 	}
 	return report.MoverUndecided
 }
@@ -114,7 +115,7 @@ func (l *leg) explain(now time.Duration, direction Direction) report.Leg {
 	r := report.Leg{
 		Party: l.side.String(), Path: l.path.String(), Local: l.port.Local().String(), Direction: direction.String(),
 		Rank: l.learner.rank, Packets: c.Packets, Bytes: c.Bytes, Unsent: c.Unsent, Refused: c.Refused,
-		LastMedia: ago(now, c.LastMedia), Mover: l.stream.mover(c), Lost: c.Quality.Lost, JitterMS: milliseconds(c.Quality.Jitter),
+		LastMedia: ago(now, c.LastMedia), Mover: mover(c), NotKernel: c.NotKernel, Lost: c.Quality.Lost, JitterMS: milliseconds(c.Quality.Jitter),
 	}
 	if l.learner.sdp.IsValid() {
 		r.SDP, r.SDPRoutable = l.learner.sdp.String(), l.maySendTo(l.learner.sdp)

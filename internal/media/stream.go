@@ -113,7 +113,14 @@ func (l *leg) describe(p Party, now time.Duration, trusted []netip.Prefix) (reop
 		l.learner.sibling = netip.Addr{}
 	}
 	l.learner.maySend = p.Direction == SendRecv || p.Direction == SendOnly
+	l.know()
 	return reopened
+}
+
+// know tells the table which addresses may be the party's.
+func (l *leg) know() {
+	k := &l.learner
+	l.port.Know([3]netip.Addr{k.learned.Addr(), k.sdp.Addr(), k.signalling})
 }
 
 func (s *Stream) setHold(side Side, hold bool, now time.Duration) {

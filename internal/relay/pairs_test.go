@@ -23,7 +23,7 @@ func BenchmarkPairs(b *testing.B) {
 	b.Run("link only", func(b *testing.B) { benchmarkPairs(b, &fakeCalls{}, &fakeMedia{}) })
 	b.Run("ports", func(b *testing.B) {
 		log := slog.New(slog.DiscardHandler)
-		loops, err := forward.NewLoops(forward.LoopConfig{}, log)
+		loops, err := forward.NewLoops(forward.Config{}, log)
 		if err != nil {
 			b.Skip(err)
 		}

@@ -42,6 +42,7 @@ type Leg struct {
 	Refused     uint64  `json:"refused"`
 	LastMedia   float64 `json:"last_media"` // seconds ago, -1: never
 	Mover       string  `json:"mover"`
+	NotKernel   string  `json:"not_kernel,omitempty"` // why the kernel does not move a decided direction
 	Lost        int64   `json:"lost"`
 	JitterMS    float64 `json:"jitter_ms"`
 }

@@ -60,7 +60,7 @@ type Quality struct {
 	JitterMS float64 `json:"jitter_ms"` // interarrival jitter, milliseconds
 	Refused  uint64  `json:"refused"`   // datagrams from addresses that were not learned
 	Silent   float64 `json:"silent"`    // seconds since the last packet; -1: never one
-	Mover    string  `json:"mover"`     // what carries this direction: user-space, undecided
+	Mover    string  `json:"mover"`     // what carries this direction: tc, user-space, undecided
 }
 
 // MoverUndecided stands for a direction that has no flow: each of its datagrams

@@ -1,7 +1,9 @@
 package program
 
 import (
+	"net"
 	"net/netip"
+	"slices"
 
 	"example.org/mediaproxy/internal/media"
 )
@@ -23,4 +25,23 @@ func ownAddresses() []netip.Addr {
 		}
 	}
 	return out
+}
+
+// otherAddresses are this host's addresses that are not in the list: those that a
+// relay between networks may turn out to face a party with.
+func otherAddresses(known []netip.Addr) (other []netip.Addr) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil // then such a call is refused, and says why
+	}
+	for _, a := range all {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err != nil {
+			continue
+		}
+		if ip := prefix.Addr().Unmap(); ip.IsGlobalUnicast() && !slices.Contains(known, ip) {
+			other = append(other, ip)
+		}
+	}
+	return other
 }

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -66,11 +69,8 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 	if err != nil {
 		return room{}, err
 	}
-	if c.FastPath == "tc" {
-		h.log.Warn("fast_path = tc: this version moves all packets in user space")
-	}
 	raiseDescriptorLimit(c.PortRange.Size() * len(ips))
-	table, err := forward.NewLoops(forward.LoopConfig{}, h.log)
+	table, err := forward.Open(h.tableConfig(c, ips), h.log)
 	if err != nil {
 		return room{}, err
 	}
@@ -109,6 +109,28 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 		alive: func() { calls.Len() },
 		close: table.Close,
 	}, nil
+}
+
+// tableConfig says where the flow table may live.
+func (h *host) tableConfig(c config.Relay, ips []netip.Addr) forward.Config {
+	t := forward.Config{Locals: ips, FastPath: forward.FastPath(c.FastPath), Lease: c.OrphanLease, Memory: filepath.Join(h.runtimeDir, "relay.ports")}
+	if c.AutoDetectInterfaces {
+		t.Locals = append(slices.Clone(ips), otherAddresses(ips)...)
+	}
+	if c.BPFDir != "" {
+		t.Pins = filepath.Join(c.BPFDir, pinName(h.stateDir))
+	}
+	return t
+}
+
+// pinName is this relay's name among the pins: its state folder belongs to no other.
+func pinName(stateDir string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.Trim(stateDir, "/"))
 }
 
 // mediaConfig translates what the file says about media.

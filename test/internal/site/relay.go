@@ -58,7 +58,7 @@ func (s *Site) Relay(name string, c RelayConfig) *Relay {
 	s.t.Helper()
 	r := &Relay{Log: &Log{}, t: s.t, clock: s.Clock}
 	log := slog.New(slog.NewTextHandler(r.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	table, err := forward.NewLoops(forward.LoopConfig{Clock: s.Clock.Now, Threads: 1}, log)
+	table, err := forward.NewLoops(forward.Config{Clock: s.Clock.Now, Threads: 1}, log)
 	if err != nil {
 		s.t.Skip(err) // no mover on this system
 	}

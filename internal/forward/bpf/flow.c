@@ -1,0 +1,538 @@
+// SPDX-License-Identifier: Apache-2.0
+//go:build ignore
+
+// The kernel's part of the flow table: datagrams that a decided flow covers are
+// rewritten and sent on here, everything else goes up to user space, which
+// decides. No policy lives here.
+//
+//	look    which port, which entry; is it a plain datagram that can be moved
+//	judge   source is the flow's: move. Else up to user space, not too often
+//	account counters, loss, one packet of eight for jitter and payload type
+//
+// The entry points differ in how they rewrite: tc (this file), XDP (planned).
+#include "table.h"
+
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, ports); // times the local addresses, set by the loader
+	__uint(map_flags, F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, ports);
+	__uint(map_flags, F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct side);
+} sides SEC(".maps");
+
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, max_hops);
+	__uint(map_flags, F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct hop);
+} hops SEC(".maps");
+
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct globals);
+} globals SEC(".maps");
+
+struct {
+	__uint(type, MAP_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct counts);
+} stats SEC(".maps");
+
+// sockets of user space, by local address and processor
+struct {
+	__uint(type, MAP_SOCKMAP);
+	__uint(max_entries, max_sockets);
+	__type(key, __u32);
+	__type(value, __u64);
+} sockets SEC(".maps");
+
+// Processors that may see writes of another out of order need a barrier between
+// reading state and what it guards; the loader says so, and elsewhere the
+// verifier removes it.
+const volatile __u8 weakly_ordered = 0;
+
+enum { pass = -1, drop = 2, moved = 7 }; // TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT
+
+enum { min_header = 12, stun_cookie = 0x2112A442, max_dropout = 3000, max_misorder = 100 };
+// A cached next hop is trusted while the relay lives that keeps it true.
+enum { hop_trust_ns = 5000000000ULL };
+
+// packet is what look finds.
+struct packet {
+	struct ethhdr *eth;
+	__u32 *source; // in the packet
+	__u32 words;   // of an address: 1 or 4
+	struct udphdr *udp;
+	__u8 *payload;
+	__u32 payload_len;
+	__u32 ip_len;
+	struct flow *flow;
+	__u32 index; // of flow
+	__u64 head;  // state and generation, as they were when flow was looked at
+};
+
+static __always_inline int same(const __u32 *a, const __u32 *b, __u32 words)
+{
+	if (a[0] != b[0])
+		return 0;
+	return words == 1 || (a[1] == b[1] && a[2] == b[2] && a[3] == b[3]);
+}
+
+// slot_of finds the local address. There are few: comparing beats hashing.
+static __always_inline int slot_of(struct globals *g, const __u32 *addr, __u32 words)
+{
+	__u32 family = words == 1 ? 4 : 6;
+#pragma unroll
+	for (int i = 0; i < max_locals; i++) {
+		if (i >= g->locals_used)
+			return -1;
+		if (g->locals[i].family == family && same(g->locals[i].addr, addr, words))
+			return i;
+	}
+	return -1;
+}
+
+static __always_inline __u64 head_of(struct flow *f)
+{
+	if (weakly_ordered)
+		return __sync_fetch_and_or((__u64 *)f, 0);
+	return *(volatile __u64 *)f;
+}
+
+static __always_inline __u32 state_of(__u64 head)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return (__u32)head;
+#else
+	return (__u32)(head >> 32);
+#endif
+}
+
+// is_media is rtp.Classify of the Go side: neither STUN nor DTLS.
+static __always_inline int is_media(struct packet *p, void *end)
+{
+	__u8 *b = p->payload;
+	if (p->payload_len == 0 || (void *)(b + 1) > end)
+		return 1;
+	if (b[0] < 4) {
+		if (p->payload_len < 20 || (void *)(b + 8) > end)
+			return 1;
+		return *(__u32 *)(b + 4) != htonl(stun_cookie);
+	}
+	if (b[0] >= 20 && b[0] <= 63) {
+		if (p->payload_len < 13 || (void *)(b + 3) > end)
+			return 1;
+		return !(b[1] == 0xfe && (b[2] == 0xff || b[2] == 0xfd));
+	}
+	return 1;
+}
+
+static __always_inline int is_rtp(struct packet *p, void *end)
+{
+	__u8 *b = p->payload;
+	if (p->payload_len < min_header || (void *)(b + min_header) > end)
+		return 0;
+	if ((b[0] & 0xc0) != 0x80)
+		return 0;
+	__u8 type = b[1] & 0x7f;
+	return type < 64 || type > 95; // RFC 5761 section 4
+}
+
+// sample is done for two packets in a row of eight: the second knows what the
+// first left. Jitter is that of RFC 3550 A.8 over these pairs.
+static __always_inline void sample(__u32 index, __u8 *rtp, __u64 turn)
+{
+	struct side *s = map_lookup_elem(&sides, &index);
+	if (!s)
+		return;
+	__u8 type = rtp[1] & 0x7f;
+	__u16 sequence = ntohs(*(__u16 *)(rtp + 2));
+	__u32 stamp = ntohl(*(__u32 *)(rtp + 4));
+	__u64 now = ktime_get_ns();
+	if (turn == 0) {
+		s->prev_arrival = now;
+		s->prev_stamp = stamp;
+		s->prev_sequence = sequence;
+		s->armed = 1;
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			if ((__u32)s->types[i] != 0 && (__u8)(s->types[i] >> 32) == type) {
+				if ((__u32)s->types[i] < 0xfffffff0)
+					s->types[i] += 8;
+				return;
+			}
+		}
+		// A new type: the rarest gives way.
+		int rarest = 0;
+		__u32 fewest = (__u32)s->types[0];
+#pragma unroll
+		for (int i = 1; i < 4; i++) {
+			if ((__u32)s->types[i] < fewest) {
+				fewest = (__u32)s->types[i];
+				rarest = i;
+			}
+		}
+		s->types[rarest & 3] = (__u64)type << 32 | 8;
+		return;
+	}
+	if (s->armed && s->unit && s->unit_type == type && sequence == (__u16)(s->prev_sequence + 1)) {
+		__s64 sent = ((__s64)(__s32)(stamp - s->prev_stamp) * s->unit) >> 8;
+		__s64 d = (__s64)(now - s->prev_arrival) - sent;
+		if (d < 0)
+			d = -d;
+		if (d < 1000000000) {
+			__s64 j = s->jitter;
+			s->jitter = j + ((d - j) >> 4);
+		}
+	}
+	s->armed = 0;
+}
+
+// account counts a datagram that is moved.
+static __always_inline void account(struct packet *p, struct counts *c, __u64 now, void *end)
+{
+	struct flow *f = p->flow;
+	__u64 turn = __sync_fetch_and_add(&f->packets, 1) & 7;
+	__sync_fetch_and_add(&f->bytes, p->ip_len);
+	if (f->last_seen != now)
+		f->last_seen = now;
+	c->packets++;
+	c->bytes += p->ip_len;
+	if (!is_media(p, end))
+		return;
+	if (f->last_media != now)
+		f->last_media = now;
+	if (!f->first_media)
+		f->first_media = now;
+	if (!is_rtp(p, end))
+		return;
+	__u8 *b = p->payload;
+	__u16 sequence = ntohs(*(__u16 *)(b + 2));
+	__u32 ssrc = *(__u32 *)(b + 8);
+	ssrc = ntohl(ssrc);
+	if (!f->has_rtp || f->ssrc != ssrc) {
+		f->ssrc = ssrc;
+		f->sequence = sequence;
+		f->has_rtp = 1;
+	} else {
+		__u16 step = sequence - f->sequence;
+		if (step == 0) {
+			// a duplicate
+		} else if (step < max_dropout) {
+			if (step > 1)
+				f->lost += step - 1;
+			f->sequence = sequence;
+		} else if (step > 65536 - max_misorder) {
+			if (f->lost > 0)
+				f->lost--; // late: it is not lost after all
+		} else {
+			f->sequence = sequence; // the sender began anew (RFC 3550 A.1)
+		}
+	}
+	if (turn <= 1)
+		sample(p->index, b, turn);
+}
+
+// raise lets a datagram of nobody's flow go up to user space, unless its port had
+// one a moment ago. The party's known addresses have a turn of their own, so that
+// a phone that moved is heard behind a sprayer.
+static __always_inline int raise(struct globals *g, struct packet *p, struct counts *c, __u64 now, __u32 state)
+{
+	struct side *s = map_lookup_elem(&sides, &p->index);
+	if (!s)
+		return pass;
+	int known = 0;
+#pragma unroll
+	for (int i = 0; i < 3; i++)
+		known |= same(s->known[i], p->source, p->words);
+	if (known && state == port_open)
+		goto up; // user space moves this party's media
+	__u64 *next = known ? &s->next_known : &s->next_stranger;
+	__u64 at = *next;
+	if (now < at && at - now < 1000000000) { // else the clock began anew
+		__sync_fetch_and_add(&p->flow->refused, 1);
+		c->refused++;
+		return drop;
+	}
+	*next = now + (known ? g->known_gap : g->stranger_gap);
+up:
+	c->raised++;
+	return pass;
+}
+
+// judge says what becomes of a datagram for one of the table's ports.
+static __always_inline int judge(struct globals *g, struct packet *p, struct counts *c, struct hop **via, __u64 now)
+{
+	struct flow *f = p->flow;
+	__u32 state = state_of(p->head);
+	__u64 silent = now - g->heartbeat;
+	if ((__s64)silent > 0 && silent > g->lease) {
+		c->orphaned++;
+		return pass;
+	}
+	if (state == port_resting) {
+		c->resting++;
+		return drop;
+	}
+	if (state != port_decided)
+		return raise(g, p, c, now, state);
+	if (!same(f->source, p->source, p->words) || f->source_port != p->udp->source)
+		return raise(g, p, c, now, state);
+	__u32 key = f->hop;
+	struct hop *h = map_lookup_elem(&hops, &key);
+	if (!h || !h->ifindex || p->ip_len > h->mtu || f->family != f->out_family)
+		return pass;
+	*via = h;
+	return moved;
+}
+
+// find completes p with the entry of its port, if the port is the table's.
+static __always_inline int find(struct globals *g, struct packet *p, const __u32 *dest, __u16 port)
+{
+	int slot = slot_of(g, dest, p->words);
+	if (slot < 0)
+		return 0;
+	p->index = (__u32)slot * ports + ntohs(port);
+	p->flow = map_lookup_elem(&flows, &p->index);
+	if (!p->flow)
+		return 0;
+	p->head = head_of(p->flow);
+	return state_of(p->head) != port_off;
+}
+
+// headers that have to lie in the linear part of a packet: link, network, UDP, RTP
+enum { eth_len = sizeof(struct ethhdr), need4 = eth_len + 20 + 8 + 20, need6 = eth_len + 40 + 8 + 20 };
+
+static __always_inline void pull(struct __sk_buff *skb, __u32 need)
+{
+	if ((void *)(long)skb->data + need > (void *)(long)skb->data_end) {
+		if (skb->len < need)
+			need = skb->len;
+		skb_pull_data(skb, need);
+	}
+}
+
+// look4 and look6 find a plain datagram: no options, no fragment, a time to live
+// that lasts, lengths that agree. The rest is for the kernel and user space.
+static __always_inline int look4(struct __sk_buff *skb, struct globals *g, struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + eth_len;
+	struct udphdr *udp = (void *)(ip + 1);
+	if ((void *)(udp + 1) > end || ip->version_ihl != 0x45 || ip->protocol != PROTO_UDP)
+		return 0;
+	if ((ip->frag_off & htons(0x3fff)) || ip->ttl <= 1)
+		return 0;
+	p->words = 1;
+	p->eth = data;
+	if (!find(g, p, &ip->daddr, udp->dest))
+		return 0;
+	p->source = &ip->saddr;
+	p->udp = udp;
+	p->payload = (void *)(udp + 1);
+	p->ip_len = ntohs(ip->tot_len);
+	__u32 udp_len = ntohs(udp->len);
+	if (udp_len < sizeof(*udp) || udp_len + sizeof(*ip) != p->ip_len || p->ip_len + eth_len > skb->len)
+		return 0;
+	p->payload_len = udp_len - sizeof(*udp);
+	return 1;
+}
+
+static __always_inline int look6(struct __sk_buff *skb, struct globals *g, struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ip6hdr *ip = data + eth_len;
+	struct udphdr *udp = (void *)(ip + 1);
+	if ((void *)(udp + 1) > end || (*(__u8 *)ip >> 4) != 6 || ip->nexthdr != PROTO_UDP)
+		return 0;
+	if (ip->hop_limit <= 1 || udp->check == 0)
+		return 0;
+	p->words = 4;
+	p->eth = data;
+	if (!find(g, p, ip->daddr, udp->dest))
+		return 0;
+	p->source = ip->saddr;
+	p->udp = udp;
+	p->payload = (void *)(udp + 1);
+	__u32 udp_len = ntohs(udp->len);
+	p->ip_len = ntohs(ip->payload_len) + sizeof(*ip);
+	if (udp_len < sizeof(*udp) || udp_len + sizeof(*ip) != p->ip_len || p->ip_len + eth_len > skb->len)
+		return 0;
+	p->payload_len = udp_len - sizeof(*udp);
+	return 1;
+}
+
+// change is what the first line of an entry says, copied before it is believed.
+struct change {
+	__u32 dest[4], local[4];
+	__u16 dest_port, out_port;
+	__u32 addr_change, port_change;
+};
+
+static __always_inline int take(struct globals *g, struct packet *p, struct change *to)
+{
+	struct flow *f = p->flow;
+	__builtin_memcpy(to->dest, f->dest, sizeof(to->dest));
+	to->dest_port = f->dest_port;
+	to->out_port = f->out_port;
+	to->addr_change = f->addr_change;
+	to->port_change = f->port_change;
+	__u32 slot = f->out_slot;
+	if (slot >= max_locals)
+		return 0;
+	__builtin_memcpy(to->local, g->locals[slot].addr, sizeof(to->local));
+	barrier();
+	return head_of(f) == p->head; // it was not changed meanwhile
+}
+
+static __always_inline __u16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (__u16)(sum + (sum >> 16));
+}
+
+static __always_inline void rewrite4(struct iphdr *ip, struct change *to)
+{
+	__u32 sum = (__u16)~ip->check + to->addr_change;
+	__u16 *life = (__u16 *)&ip->ttl; // with the protocol
+	sum += (__u16)~*life;
+	ip->ttl--;
+	sum += *life;
+	ip->check = ~fold(sum);
+	ip->saddr = to->local[0];
+	ip->daddr = to->dest[0];
+}
+
+static __always_inline void rewrite6(struct ip6hdr *ip, struct change *to)
+{
+	ip->hop_limit--;
+	__builtin_memcpy(ip->saddr, to->local, 16);
+	__builtin_memcpy(ip->daddr, to->dest, 16);
+}
+
+static __always_inline int send(struct __sk_buff *skb, struct hop *via, struct counts *c, __u32 ip_size, struct change *to,
+				int fresh, struct ethhdr *eth)
+{
+	__u32 ifindex = via->ifindex;
+	int ready = fresh && via->ready;
+	if (ready) {
+		__builtin_memcpy(eth->dest, via->dmac, 6);
+		__builtin_memcpy(eth->source, via->smac, 6);
+	}
+	__u32 check = eth_len + ip_size + __builtin_offsetof(struct udphdr, check);
+	l4_csum_replace(skb, check, 0, to->addr_change, F_PSEUDO_HDR | F_MARK_MANGLED_0);
+	l4_csum_replace(skb, check, 0, to->port_change, F_MARK_MANGLED_0);
+	if (ready)
+		return redirect(ifindex, 0);
+	c->neigh++;
+	return redirect_neigh(ifindex, 0, 0, 0);
+}
+
+static __always_inline int move(struct __sk_buff *skb, int ip_version)
+{
+	__u32 zero = 0;
+	struct packet p = {};
+	struct change to;
+	struct hop *via = 0;
+	struct globals *g = map_lookup_elem(&globals, &zero);
+	if (!g)
+		return pass;
+	if (!(ip_version == 4 ? look4(skb, g, &p) : look6(skb, g, &p)))
+		return pass;
+	struct counts *c = map_lookup_elem(&stats, &zero);
+	if (!c)
+		return pass;
+	__u64 now = ktime_get_coarse_ns();
+	int verdict = judge(g, &p, c, &via, now);
+	if (verdict != moved || !via)
+		return verdict;
+	if (!take(g, &p, &to))
+		return pass;
+	account(&p, c, now, (void *)(long)skb->data_end);
+	int fresh = now - g->heartbeat < hop_trust_ns || (__s64)(now - g->heartbeat) < 0;
+	p.udp->source = to.out_port;
+	p.udp->dest = to.dest_port;
+	if (ip_version == 4) {
+		rewrite4((void *)(p.eth + 1), &to);
+		return send(skb, via, c, sizeof(struct iphdr), &to, fresh, p.eth);
+	}
+	rewrite6((void *)(p.eth + 1), &to);
+	return send(skb, via, c, sizeof(struct ip6hdr), &to, fresh, p.eth);
+}
+
+SEC("tcx/ingress")
+int flow_tc(struct __sk_buff *skb)
+{
+	// Segments that the device put together, frames for others and tags that the
+	// device took off (the VLAN's own interface sees the packet again) go up.
+	if (skb->gso_size || skb->pkt_type || skb->vlan_present)
+		return pass;
+	if (skb->protocol == htons(ETH_IPV4)) {
+		pull(skb, need4);
+		return move(skb, 4);
+	}
+	if (skb->protocol == htons(ETH_IPV6)) {
+		pull(skb, need6);
+		return move(skb, 6);
+	}
+	return pass;
+}
+
+enum { sk_pass = 1 };
+
+// flow_lookup steers datagrams for ports of the table to the sockets of user
+// space: one for each local address and processor.
+SEC("sk_lookup")
+int flow_lookup(volatile struct bpf_sk_lookup *ctx) // volatile: fields of it are read one by one, at fixed offsets
+{
+	if (ctx->protocol != PROTO_UDP)
+		return sk_pass;
+	__u32 zero = 0, addr[4];
+	struct packet p = {};
+	struct globals *g = map_lookup_elem(&globals, &zero);
+	if (!g)
+		return sk_pass;
+	if (ctx->family == AF_INET) {
+		p.words = 1;
+		addr[0] = ctx->local_ip4;
+	} else {
+		p.words = 4;
+		addr[0] = ctx->local_ip6[0];
+		addr[1] = ctx->local_ip6[1];
+		addr[2] = ctx->local_ip6[2];
+		addr[3] = ctx->local_ip6[3];
+	}
+	int slot = slot_of(g, addr, p.words);
+	if (slot < 0)
+		return sk_pass;
+	p.index = (__u32)slot * ports + (ctx->local_port & 0xffff);
+	p.flow = map_lookup_elem(&flows, &p.index);
+	if (!p.flow || state_of(head_of(p.flow)) == port_off)
+		return sk_pass;
+	__u32 key = (__u32)slot * cpus_per_slot + (get_smp_processor_id() & (cpus_per_slot - 1));
+	void *sk = map_lookup_elem(&sockets, &key);
+	if (!sk) {
+		key = (__u32)slot * cpus_per_slot;
+		sk = map_lookup_elem(&sockets, &key);
+	}
+	if (!sk)
+		return sk_pass;
+	sk_assign((void *)ctx, sk, 0);
+	sk_release(sk);
+	return sk_pass;
+}
+
+char licence[] SEC("license") = "Apache-2.0";

@@ -1,0 +1,290 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// hooks are the places where the kernel runs the programs.
+type hooks struct {
+	k *kernel
+
+	mu      sync.Mutex        // guards what follows
+	classic bool              // clsact filters instead of tcx links
+	ingress map[int]link.Link // by interface index
+	filters map[int]bool      // devices with a clsact filter
+	lookup  link.Link
+}
+
+func newHooks(k *kernel) *hooks {
+	return &hooks{k: k, ingress: map[int]link.Link{}, filters: map[int]bool{}}
+}
+
+// pinned is the file of a link, empty if nothing is pinned.
+func (h *hooks) pinned(name string) string {
+	if h.k.pins == "" {
+		return ""
+	}
+	return filepath.Join(h.k.pins, name)
+}
+
+const (
+	ingressPin = "ingress-"
+	lookupPin  = "lookup"
+)
+
+// attachIngress runs the program on every device that media may arrive on.
+func (h *hooks) attachIngress() error {
+	devices, err := h.devices()
+	if err != nil {
+		return err
+	}
+	if len(devices) == 0 {
+		return errNoDevice
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range devices {
+		if err := h.attachLocked(d); err != nil {
+			return fmt.Errorf("attach to %s: %w", d.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+var errNoDevice = errors.New("no Ethernet device has an address of the relay")
+
+// devices are those that carry a relay address. When one is on a device that
+// nothing arrives on (loopback, dummy), all Ethernet devices count.
+func (h *hooks) devices() ([]netlink.Link, error) {
+	links, err := h.k.hops.handle.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list the network devices: %w", err)
+	}
+	addrs, err := h.k.hops.handle.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the host's addresses: %w", err)
+	}
+	carriers := map[int]bool{}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && h.k.mem.slot(ip.Unmap()) >= 0 && !ip.IsLoopback() {
+			carriers[a.LinkIndex] = true
+		}
+	}
+	all := false
+	for _, l := range links {
+		if carriers[l.Attrs().Index] && !arrives(l) {
+			all = true
+		}
+	}
+	return slices.DeleteFunc(links, func(l netlink.Link) bool {
+		return !arrives(l) || !all && !carriers[l.Attrs().Index]
+	}), nil
+}
+
+// arrives says whether datagrams for this host come in through a device.
+func arrives(l netlink.Link) bool {
+	a := l.Attrs()
+	return a.EncapType == "ether" && l.Type() != "dummy" && a.Flags&unix.IFF_LOOPBACK == 0 && a.Flags&unix.IFF_UP != 0
+}
+
+func (h *hooks) attachLocked(l netlink.Link) error {
+	index, program := l.Attrs().Index, h.k.coll.Programs[flowProgFlowTc]
+	if h.classic {
+		return h.filterLocked(index, program)
+	}
+	pin := h.pinned(ingressPin + strconv.Itoa(index))
+	if old := h.ingress[index]; old != nil {
+		if attached(old, index) {
+			return nil
+		}
+		old.Unpin() // of another device that had this number
+		old.Close()
+		delete(h.ingress, index)
+	}
+	if pin != "" {
+		if old, err := link.LoadPinnedLink(pin, nil); err == nil {
+			if attached(old, index) && old.Update(program) == nil {
+				h.ingress[index] = old
+				return nil
+			}
+			old.Close()
+			os.Remove(pin)
+		}
+	}
+	fresh, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return err
+	}
+	h.ingress[index] = fresh
+	return h.pin(fresh, pin)
+}
+
+// attached says whether a link still stands on its device: one that was removed
+// leaves a link to nowhere.
+func attached(l link.Link, index int) bool {
+	info, err := l.Info()
+	return err == nil && info.TCX() != nil && info.TCX().Ifindex == uint32(index)
+}
+
+func (h *hooks) pin(l link.Link, file string) error {
+	if file == "" {
+		return nil
+	}
+	if err := l.Pin(file); err != nil {
+		return fmt.Errorf("pin: %w", err)
+	}
+	return nil
+}
+
+// Priority and handle of our clsact filter: replacing it needs the same ones.
+const (
+	filterPriority = 0x4d50
+	filterHandle   = 1
+)
+
+// filterLocked attaches the way of kernels before 6.6. The filter stays when the
+// process dies, all by itself.
+func (h *hooks) filterLocked(index int, program *ebpf.Program) error {
+	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	if err := h.k.hops.handle.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add clsact: %w", err)
+	}
+	if err := h.k.hops.handle.FilterReplace(h.filter(index, program.FD())); err != nil {
+		return fmt.Errorf("add a filter: %w", err)
+	}
+	h.filters[index] = true
+	return nil
+}
+
+func (h *hooks) filter(index, fd int) *netlink.BpfFilter {
+	return &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: filterHandle,
+			Protocol: unix.ETH_P_ALL, Priority: filterPriority},
+		Fd: fd, Name: "mediaproxy", DirectAction: true,
+	}
+}
+
+// attachLookup has datagrams for the table's ports steered to our sockets.
+func (h *hooks) attachLookup() error {
+	program, pin := h.k.coll.Programs[flowProgFlowLookup], h.pinned(lookupPin)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if pin != "" {
+		if old, err := link.LoadPinnedLink(pin, nil); err == nil {
+			if sameNetNS(old) && old.Update(program) == nil {
+				h.lookup = old
+				return nil
+			}
+			old.Close()
+			os.Remove(pin)
+		}
+	}
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return fmt.Errorf("open the network namespace: %w", err)
+	}
+	defer ns.Close()
+	fresh, err := link.AttachNetNs(int(ns.Fd()), program)
+	if err != nil {
+		return fmt.Errorf("attach to the socket lookup: %w", err)
+	}
+	h.lookup = fresh
+	return h.pin(fresh, pin)
+}
+
+// sameNetNS says whether a link is attached to the namespace of this process.
+func sameNetNS(l link.Link) bool {
+	info, err := l.Info()
+	if err != nil || info.NetNs() == nil {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Stat("/proc/thread-self/ns/net", &st) == nil && uint64(info.NetNs().NetnsInode) == st.Ino
+}
+
+// changed attaches to devices that came.
+func (h *hooks) changed() {
+	h.mu.Lock()
+	active := len(h.ingress) > 0 || len(h.filters) > 0
+	h.mu.Unlock()
+	if !active {
+		return
+	}
+	if err := h.attachIngress(); err != nil {
+		h.k.log.Warn("media of a device that changed is moved in user space", "error", err)
+	}
+}
+
+// detach takes the programs away from all devices.
+func (h *hooks) detach() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for index, l := range h.ingress {
+		l.Unpin()
+		l.Close()
+		delete(h.ingress, index)
+	}
+	for index := range h.filters {
+		if _, err := h.k.hops.handle.LinkByIndex(index); err == nil {
+			if err := h.k.hops.handle.FilterDel(h.filter(index, -1)); err != nil {
+				h.k.log.Warn(fmt.Sprintf("a filter stays behind; take it off with: tc filter del dev DEVICE ingress prio %d", filterPriority), "ifindex", index, "error", err)
+			}
+		}
+		delete(h.filters, index)
+	}
+	if h.lookup != nil {
+		h.lookup.Unpin()
+		h.lookup.Close()
+		h.lookup = nil
+	}
+}
+
+// release closes what this process holds; what is pinned goes on.
+func (h *hooks) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, l := range h.ingress {
+		l.Close()
+	}
+	if h.lookup != nil {
+		h.lookup.Close()
+	}
+	h.ingress, h.lookup = map[int]link.Link{}, nil
+}
+
+// names says where the program runs, for the log.
+func (h *hooks) names() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var names []string
+	for index := range h.ingress {
+		names = append(names, h.nameOf(index))
+	}
+	for index := range h.filters {
+		names = append(names, h.nameOf(index))
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
+}
+
+func (h *hooks) nameOf(index int) string {
+	l, err := h.k.hops.handle.LinkByIndex(index)
+	if err != nil {
+		return strconv.Itoa(index)
+	}
+	return l.Attrs().Name
+}

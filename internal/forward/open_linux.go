@@ -1,0 +1,209 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// level is one way to move packets, better ones first.
+type level struct {
+	name   string
+	kernel bool       // decided flows never reach user space
+	in     []FastPath // settings that try it
+	open   func(Config, *slog.Logger) (Table, error)
+}
+
+// levels in the order in which they are tried. Behind them all is a socket for each
+// port, which needs nothing.
+var levels = []level{
+	{"tcx and sk_lookup", true, []FastPath{Auto, TC}, func(c Config, log *slog.Logger) (Table, error) { return openSteered(c, true, false, log) }},
+	{"clsact and sk_lookup", true, []FastPath{Auto, TC, Clsact}, func(c Config, log *slog.Logger) (Table, error) { return openSteered(c, true, true, log) }},
+	{"tcx and a socket for each port", true, []FastPath{Auto, TC}, func(c Config, log *slog.Logger) (Table, error) { return openBound(c, false, log) }},
+	{"clsact and a socket for each port", true, []FastPath{Auto, TC, Clsact}, func(c Config, log *slog.Logger) (Table, error) { return openBound(c, true, log) }},
+	{"sk_lookup, in user space", false, []FastPath{Auto, TC, Clsact, SkLookup}, func(c Config, log *slog.Logger) (Table, error) { return openSteered(c, false, false, log) }},
+}
+
+// Open makes the best table that the configuration asks for and the host allows. Each
+// that is refused is logged with the reason, once for all that have the same one.
+func Open(cfg Config, log *slog.Logger) (Table, error) {
+	cfg.setDefaults(runtime.GOMAXPROCS(0))
+	if len(cfg.Locals) == 0 {
+		cfg.FastPath = Off
+	}
+	severity := slog.LevelWarn
+	if cfg.FastPath == Auto {
+		severity = slog.LevelInfo // nobody asked for a certain one
+	}
+	inKernel, before := true, ""
+	for _, l := range levels {
+		if !slices.Contains(l.in, cfg.FastPath) || l.kernel && !inKernel {
+			continue
+		}
+		t, err := l.open(cfg, log)
+		if err == nil {
+			log.Info("packets are moved by " + l.name)
+			return t, nil
+		}
+		if reason := err.Error(); reason != before {
+			log.Log(context.Background(), severity, "packets cannot be moved by "+l.name, "reason", reason, "hint", hint(err))
+			before = reason
+		}
+		inKernel = inKernel && !errors.Is(err, errNoDevice)
+	}
+	t, err := NewLoops(cfg, log)
+	if err == nil {
+		log.Info("packets are moved in user space, with a socket for each port")
+	}
+	return t, err
+}
+
+// hint is what an operator may do about a refusal.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, os.ErrPermission), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return "give the relay CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW; mediaproxy doctor tells more"
+	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		return "this kernel lacks what it needs (5.15 or newer; 6.6 for tcx)"
+	case errors.Is(err, errNoDevice):
+		return "relay_ip has to be an address of an Ethernet device for that; calls on this host alone do not need it"
+	}
+	return "mediaproxy doctor tells more"
+}
+
+// openSteered makes a table on sk_lookup, with the kernel moving decided flows if
+// tc says so.
+func openSteered(cfg Config, tc, classic bool, log *slog.Logger) (Table, error) {
+	if err := privileged(unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW); err != nil {
+		return nil, err
+	}
+	programs, mover := []string{flowProgFlowLookup}, MoverUser
+	if tc {
+		programs, mover = append(programs, flowProgFlowTc), MoverKernel
+	}
+	k, err := openKernel(cfg, programs, classic, log)
+	if err != nil {
+		return nil, err
+	}
+	t, err := newSteered(cfg, k, mover, log)
+	if err != nil {
+		k.abandon()
+		return nil, err
+	}
+	err = k.start(func(h *hooks) error {
+		h.classic = classic
+		if tc {
+			if err := h.attachIngress(); err != nil {
+				return err
+			}
+		}
+		return h.attachLookup()
+	})
+	if err != nil {
+		t.abandon()
+		return nil, err
+	}
+	if tc {
+		log.Info("decided flows are moved inside the kernel", "devices", k.hooks.names(), "pinned", k.pins)
+	}
+	return t, nil
+}
+
+// openBound makes a table with a socket for each port, whose decided flows the kernel
+// moves: for a process that may not send from ports without a socket.
+func openBound(cfg Config, classic bool, log *slog.Logger) (Table, error) {
+	if err := privileged(unix.CAP_BPF, unix.CAP_NET_ADMIN); err != nil {
+		return nil, err
+	}
+	k, err := openKernel(cfg, []string{flowProgFlowTc}, classic, log)
+	if err != nil {
+		return nil, err
+	}
+	t, err := newLoops(cfg, k, log)
+	if err != nil {
+		k.abandon()
+		return nil, err
+	}
+	if err := k.start(func(h *hooks) error { h.classic = classic; return h.attachIngress() }); err != nil {
+		t.Close()
+		return nil, err
+	}
+	log.Info("decided flows are moved inside the kernel", "devices", k.hooks.names(), "pinned", k.pins)
+	return t, nil
+}
+
+// privileged says which of some capabilities this process lacks.
+func privileged(needed ...int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return fmt.Errorf("read the capabilities: %w", err)
+	}
+	var missing []string
+	for _, c := range needed {
+		if data[c/32].Effective&(1<<(c%32)) == 0 {
+			missing = append(missing, capNames[c])
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("no %s: %w", strings.Join(missing, ", "), os.ErrPermission)
+	}
+	return nil
+}
+
+var capNames = map[int]string{unix.CAP_BPF: "CAP_BPF", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN", unix.CAP_NET_RAW: "CAP_NET_RAW"}
+
+// fileHeader begins a memory file: what lies in it, then the records and sides.
+type fileHeader struct {
+	version uint32
+	used    uint32
+	locals  [maxLocals]local
+}
+
+const fileHeaderSize = 4096
+
+// fileMemory maps records from a file, so that the counters of one process are
+// there for the next. A file of another layout is begun anew.
+func fileMemory(path string, locals []netip.Addr) (*memory, error) {
+	if len(locals) > maxLocals {
+		return nil, fmt.Errorf("%d relay addresses, counters have room for %d", len(locals), maxLocals)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	records, sides := memorySize(len(locals))
+	if err := f.Truncate(int64(fileHeaderSize + records + sides)); err != nil {
+		return nil, fmt.Errorf("make %s as large as it has to be: %w", path, err)
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, fileHeaderSize+records+sides, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", path, err)
+	}
+	want := fileHeader{version: tableVersion, used: uint32(len(locals))}
+	for i, a := range locals {
+		want.locals[i] = local{addr: rawAddr(a), family: uint32(familyOf(a))}
+	}
+	if h := (*fileHeader)(unsafe.Pointer(&b[0])); *h != want {
+		clear(b)
+		*h = want
+	}
+	m, err := newMemory(locals, b[fileHeaderSize:fileHeaderSize+records], b[fileHeaderSize+records:])
+	if err != nil {
+		unix.Munmap(b)
+		return nil, err
+	}
+	m.unmap = func() { unix.Munmap(b) }
+	return m, nil
+}

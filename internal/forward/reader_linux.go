@@ -1,0 +1,271 @@
+package forward
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	inBatch     = 32
+	largestUDP  = 1 << 16
+	controlSize = 128
+)
+
+// reader is a thread with its sockets, one for each local address, to which the
+// kernel steers what arrives on the thread's processor.
+type reader struct {
+	worker
+	// set in newReader, read-only afterwards
+	table   *steered
+	sockets []int // by slot
+	waiter
+
+	buffers []byte // inBatch of the largest datagram; pages that stay untouched cost nothing
+	names   [inBatch]sockaddr
+	control [inBatch][controlSize]byte
+	iovs    [inBatch]unix.Iovec
+	msgs    [inBatch]mmsghdr
+	senders []*sender // by slot of the way out
+}
+
+func newReader(t *steered, n int, inherited map[string]int) (r *reader, err error) {
+	r = &reader{table: t, worker: worker{log: t.log}}
+	defer func() {
+		if err != nil {
+			r.release()
+		}
+	}()
+	if err := r.waiter.init(); err != nil {
+		return nil, err
+	}
+	if r.buffers, err = unix.Mmap(-1, 0, inBatch*largestUDP, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
+		return nil, fmt.Errorf("memory for datagrams: %w", err)
+	}
+	for i := range r.msgs {
+		r.iovs[i].Base = &r.buffers[i*largestUDP]
+		r.iovs[i].SetLen(largestUDP)
+		m := &r.msgs[i].hdr
+		m.Iov = &r.iovs[i]
+		m.SetIovlen(1)
+		m.Name = &r.names[i].raw[0]
+		m.Control = &r.control[i][0]
+	}
+	for _, local := range t.kernel.mem.locals {
+		fd, ok := inherited[socketName(local, n)]
+		if !ok {
+			if fd, err = steeredSocket(local); err != nil {
+				return nil, fmt.Errorf("open a socket on %s: %w", local, err)
+			}
+		}
+		r.sockets = append(r.sockets, fd)
+		s, err := newSender(local)
+		if err != nil {
+			return nil, fmt.Errorf("open a raw socket on %s: %w", local, err)
+		}
+		r.senders = append(r.senders, s)
+		if err := r.watch(fd); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// socketName names a socket for the service manager.
+func socketName(local netip.Addr, n int) string { return fmt.Sprintf("media-%s-%d", local, n) }
+
+// steeredSocket is bound to a port of its own, at which nothing is expected.
+func steeredSocket(local netip.Addr) (int, error) {
+	fd, err := bindUDP(netip.AddrPortFrom(local, 0))
+	if err != nil {
+		return -1, err
+	}
+	if local.Is6() {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR, 1)
+	} else {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR, 1)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	roomySocket(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
+	return fd, nil
+}
+
+func (r *reader) release() {
+	for _, fd := range r.sockets {
+		unix.Close(fd)
+	}
+	for _, s := range r.senders {
+		unix.Close(s.fd)
+	}
+	r.waiter.release()
+	if r.buffers != nil {
+		unix.Munmap(r.buffers)
+	}
+}
+
+// run is the packet loop: wait, then take what each socket has.
+func (r *reader) run() {
+	runtime.LockOSThread() // and never unlock: the thread ends with its setting
+	shortSlices()
+	var events [maxLocals + 1]unix.EpollEvent
+	for !r.stopping.Load() {
+		n, err := r.wait(events[:], -1)
+		if err != nil && err != unix.EINTR {
+			r.log.Error("packet loop cannot wait for datagrams", "error", err)
+			return
+		}
+		r.batch.Add(1)
+		now := r.table.Now()
+		for i := range max(n, 0) {
+			for slot, fd := range r.sockets {
+				if fd == int(events[i].Fd) {
+					r.receive(slot, fd, now)
+				}
+			}
+		}
+		r.batch.Add(1)
+	}
+}
+
+// receive takes one batch from a socket; one with more is reported again.
+func (r *reader) receive(slot, fd int, now time.Duration) {
+	for i := range r.msgs {
+		r.msgs[i].hdr.Namelen = uint32(len(r.names[i].raw))
+		r.msgs[i].hdr.SetControllen(controlSize)
+	}
+	got, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.msgs[0])), inBatch, unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		if errno != unix.EAGAIN && errno != unix.EINTR {
+			r.unreachable.Add(1)
+		}
+		return
+	}
+	for i := range int(got) {
+		m := &r.msgs[i]
+		r.names[i].len = m.hdr.Namelen
+		c := readControl(r.control[i][:m.hdr.Controllen])
+		index := slot*portsPerSlot + int(c.port)
+		p := r.table.ports[index].Load()
+		if p == nil || p.dead.Load() {
+			continue // it was closed just now, or is our socket's own port
+		}
+		payload := r.buffers[i*largestUDP : i*largestUDP+int(m.len) : i*largestUDP+int(m.len)]
+		out, dest, _ := r.judge(p, &r.names[i], payload, now)
+		if out == nil || !r.lives(p, c.hops) {
+			continue
+		}
+		if !out.used.Load() {
+			out.used.Store(true)
+		}
+		r.senders[r.table.kernel.mem.slot(out.local.Addr())].add(&r.worker, p, out, &dest, payload, c.hops-1, c.tos)
+	}
+	for _, s := range r.senders {
+		s.flush(&r.worker)
+	}
+}
+
+// controls is what the kernel says about a datagram.
+type controls struct {
+	hops, tos int    // -1: it did not say
+	port      uint16 // that it was sent to
+}
+
+// readControl reads the control messages of one datagram.
+func readControl(b []byte) controls {
+	c := controls{hops: -1, tos: -1}
+	for len(b) >= unix.SizeofCmsghdr {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		size := int(h.Len)
+		if size < unix.SizeofCmsghdr+1 || size > len(b) {
+			break
+		}
+		data := b[unix.SizeofCmsghdr:size]
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_TTL, h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_HOPLIMIT:
+			c.hops = int(data[lowByte])
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_TOS:
+			c.tos = int(data[0])
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_TCLASS:
+			c.tos = int(data[lowByte])
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_ORIGDSTADDR, h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_ORIGDSTADDR:
+			if len(data) >= 4 { // family, then the port
+				c.port = binary.BigEndian.Uint16(data[2:])
+			}
+		}
+		b = b[min(len(b), unix.CmsgSpace(size-unix.SizeofCmsghdr)):]
+	}
+	return c
+}
+
+// waiter waits for descriptors on behalf of one thread.
+type waiter struct {
+	epoll    int
+	event    int           // eventfd that ends a wait
+	batch    atomic.Uint32 // odd while the thread works on events
+	stopping atomic.Bool
+	traffic  bool // of the thread only: the latest wait ended with datagrams
+}
+
+func (w *waiter) init() (err error) {
+	w.epoll, w.event = -1, -1
+	if w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return err
+	}
+	if w.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return err
+	}
+	return w.watch(w.event)
+}
+
+func (w *waiter) watch(fd int) error {
+	return unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+}
+
+func (w *waiter) stop() {
+	w.stopping.Store(true)
+	unix.Write(w.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+}
+
+func (w *waiter) release() {
+	unix.Close(w.event)
+	unix.Close(w.epoll)
+}
+
+// waitForBatch returns when no event that the thread took before the call is
+// still being worked on.
+func (w *waiter) waitForBatch() {
+	for began := w.batch.Load(); began%2 == 1 && w.batch.Load() == began; {
+		time.Sleep(20 * time.Microsecond)
+	}
+}
+
+// wait blocks until a descriptor has something, or for so many milliseconds.
+//
+// A thread that blocks the ordinary way gives its processor of the Go scheduler
+// away and has to get one back, which takes up to 10 ms while everything else is
+// busy. So under traffic it blocks behind the scheduler's back. Garbage collection
+// need not wait for it: the scheduler's signal ends the wait.
+func (w *waiter) wait(events []unix.EpollEvent, timeout int) (int, error) {
+	if w.traffic {
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(w.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)),
+			uintptr(keepProcessor/time.Millisecond), 0, 0)
+		if errno != 0 {
+			return 0, errno
+		}
+		if n > 0 {
+			return int(n), nil
+		}
+	}
+	n, err := unix.EpollWait(w.epoll, events, timeout)
+	w.traffic = n > 0
+	return n, err
+}
