@@ -62,6 +62,13 @@ type Table interface {
 	Close() error
 }
 
+// Keeper is a table with sockets that the service manager may keep for the next
+// process, which names them in Config.Inherited: what arrives meanwhile waits in them.
+type Keeper interface {
+	// Sockets are the descriptors by name. They stay the table's own.
+	Sockets() map[string]int
+}
+
 // Port is one open UDP port. Its methods may be called from anywhere.
 type Port interface {
 	Local() netip.AddrPort

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -59,7 +60,7 @@ func newReader(t *steered, n int, inherited map[string]int) (r *reader, err erro
 	}
 	for _, local := range t.kernel.mem.locals {
 		fd, ok := inherited[socketName(local, n)]
-		if !ok {
+		if ok = ok && isBoundTo(fd, local); !ok {
 			if fd, err = steeredSocket(local); err != nil {
 				return nil, fmt.Errorf("open a socket on %s: %w", local, err)
 			}
@@ -77,8 +78,25 @@ func newReader(t *steered, n int, inherited map[string]int) (r *reader, err erro
 	return r, nil
 }
 
-// socketName names a socket for the service manager.
-func socketName(local netip.Addr, n int) string { return fmt.Sprintf("media-%s-%d", local, n) }
+// socketName names a socket for the service manager, which allows no colon.
+func socketName(local netip.Addr, n int) string {
+	return fmt.Sprintf("media-%s-%d", strings.ReplaceAll(local.String(), ":", "_"), n)
+}
+
+// isBoundTo says whether an inherited descriptor is a UDP socket of a local address.
+func isBoundTo(fd int, local netip.Addr) bool {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || kind != unix.SOCK_DGRAM {
+		return false
+	}
+	switch name, _ := unix.Getsockname(fd); a := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(a.Addr) == local
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(a.Addr) == local
+	}
+	return false
+}
 
 // steeredSocket is bound to a port of its own, at which nothing is expected.
 func steeredSocket(local netip.Addr) (int, error) {

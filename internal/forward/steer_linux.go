@@ -144,6 +144,17 @@ func unused(local netip.AddrPort) error {
 // Claimed implements Table.
 func (t *steered) Claimed() int { return t.kernel.mem.unclaimed() }
 
+// Sockets implements Keeper.
+func (t *steered) Sockets() map[string]int {
+	sockets := map[string]int{}
+	for n, r := range t.readers {
+		for slot, local := range t.kernel.mem.locals {
+			sockets[socketName(local, n)] = r.sockets[slot]
+		}
+	}
+	return sockets
+}
+
 // Stats implements Table.
 func (t *steered) Stats() Stats {
 	s := Stats{Ports: int(t.count.Load())}

@@ -74,6 +74,7 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 	if err != nil {
 		return room{}, err
 	}
+	h.keepSockets(table)
 	engine := media.NewEngine(mediaConfig(c, ips), table, h.log)
 	engine.Prepare()
 	calls := session.New(session.Config{Relay: name}, engine, h.log)
@@ -113,7 +114,7 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 
 // tableConfig says where the flow table may live.
 func (h *host) tableConfig(c config.Relay, ips []netip.Addr) forward.Config {
-	t := forward.Config{Locals: ips, FastPath: forward.FastPath(c.FastPath), Lease: c.OrphanLease, Memory: filepath.Join(h.runtimeDir, "relay.ports")}
+	t := forward.Config{Locals: ips, Inherited: service.Inherited(), FastPath: forward.FastPath(c.FastPath), Lease: c.OrphanLease, Memory: filepath.Join(h.runtimeDir, "relay.ports")}
 	if c.AutoDetectInterfaces {
 		t.Locals = append(slices.Clone(ips), otherAddresses(ips)...)
 	}
@@ -121,6 +122,20 @@ func (h *host) tableConfig(c config.Relay, ips []netip.Addr) forward.Config {
 		t.Pins = filepath.Join(c.BPFDir, pinName(h.stateDir))
 	}
 	return t
+}
+
+// keepSockets leaves with systemd what the next process should inherit.
+func (h *host) keepSockets(table forward.Table) {
+	keeper, ok := table.(forward.Keeper)
+	if !ok {
+		return
+	}
+	for name, fd := range keeper.Sockets() {
+		if err := service.Keep(name, fd); err != nil {
+			h.log.Warn("datagrams that arrive during a restart will be lost", "error", err)
+			return
+		}
+	}
 }
 
 // pinName is this relay's name among the pins: its state folder belongs to no other.

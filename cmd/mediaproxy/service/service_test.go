@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		f, _ := Background()
 		fmt.Fprintln(f, "two problems\nof mine")
 		os.Exit(1)
+	case "inherits":
+		sayInherited()
 	case "dies":
 		os.Exit(9)
 	}
