@@ -151,6 +151,7 @@ func (h *hooks) pin(l link.Link, file string) error {
 
 // Priority and handle of our clsact filter: replacing it needs the same ones.
 const (
+	filterName     = "mediaproxy"
 	filterPriority = 0x4d50
 	filterHandle   = 1
 )
@@ -174,7 +175,7 @@ func (h *hooks) filter(index, fd int) *netlink.BpfFilter {
 	return &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: filterHandle,
 			Protocol: unix.ETH_P_ALL, Priority: filterPriority},
-		Fd: fd, Name: "mediaproxy", DirectAction: true,
+		Fd: fd, Name: filterName, DirectAction: true,
 	}
 }
 
@@ -204,6 +205,55 @@ func (h *hooks) attachLookup() error {
 	}
 	h.lookup = fresh
 	return h.pin(fresh, pin)
+}
+
+// tidy removes what a former process attached and this one does not use: another kind
+// of hook, or one on a device that has no relay address any more. Two at once would
+// both move packets.
+func (h *hooks) tidy() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.classic {
+		h.removeFiltersLocked()
+	}
+	if h.k.pins == "" {
+		return
+	}
+	files, err := os.ReadDir(h.k.pins)
+	if err != nil {
+		h.k.log.Warn("what a former process attached cannot be looked at", "folder", h.k.pins, "error", err)
+		return
+	}
+	for _, f := range files {
+		number, ok := strings.CutPrefix(f.Name(), ingressPin)
+		index, err := strconv.Atoi(number)
+		used := ok && err == nil && h.ingress[index] != nil || f.Name() == lookupPin && h.lookup != nil
+		if (ok || f.Name() == lookupPin) && !used {
+			os.Remove(h.pinned(f.Name()))
+		}
+	}
+}
+
+// removeFiltersLocked takes our clsact filters off all devices.
+func (h *hooks) removeFiltersLocked() {
+	links, err := h.k.hops.handle.LinkList()
+	if err != nil {
+		return
+	}
+	for _, l := range links {
+		filters, err := h.k.hops.handle.FilterList(l, netlink.HANDLE_MIN_INGRESS)
+		if err != nil {
+			continue
+		}
+		for _, f := range filters {
+			if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == filterPriority && strings.HasPrefix(b.Name, filterName) {
+				if err := h.k.hops.handle.FilterDel(h.filter(l.Attrs().Index, -1)); err != nil {
+					h.k.log.Warn("a filter of a former process stays", "device", l.Attrs().Name, "error", err,
+						"hint", fmt.Sprintf("tc filter del dev %s ingress prio %d", l.Attrs().Name, filterPriority))
+				}
+			}
+		}
+	}
 }
 
 // sameNetNS says whether a link is attached to the namespace of this process.
@@ -238,13 +288,9 @@ func (h *hooks) detach() {
 		l.Close()
 		delete(h.ingress, index)
 	}
-	for index := range h.filters {
-		if _, err := h.k.hops.handle.LinkByIndex(index); err == nil {
-			if err := h.k.hops.handle.FilterDel(h.filter(index, -1)); err != nil {
-				h.k.log.Warn(fmt.Sprintf("a filter stays behind; take it off with: tc filter del dev DEVICE ingress prio %d", filterPriority), "ifindex", index, "error", err)
-			}
-		}
-		delete(h.filters, index)
+	if len(h.filters) > 0 {
+		h.removeFiltersLocked()
+		clear(h.filters)
 	}
 	if h.lookup != nil {
 		h.lookup.Unpin()

@@ -217,6 +217,7 @@ func (k *kernel) start(attach func(h *hooks) error) error {
 	if err := attach(k.hooks); err != nil {
 		return err
 	}
+	k.hooks.tidy()
 	if k.old != nil {
 		k.old.settle()
 		k.old = nil

@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -85,6 +86,20 @@ func isConstant(name string) bool { return strings.HasPrefix(name, ".") }
 func (k *kernel) discard() {
 	os.RemoveAll(k.pins)
 	os.MkdirAll(k.pins, 0o700)
+}
+
+// discardPins ends what a former process left in the kernel, for one that has no part
+// there: nobody would keep those flows true.
+func discardPins(base string, log *slog.Logger) {
+	folder := filepath.Join(base, abiFolder)
+	if _, err := os.Stat(folder); err != nil {
+		return
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		log.Warn("flows of a former process stay in the kernel until orphan_lease is over", "folder", folder, "error", err)
+		return
+	}
+	log.Warn("flows of a former process in the kernel were ended: user space moves them now", "folder", folder)
 }
 
 func (old *left) check(spec *ebpf.CollectionSpec, locals []netip.Addr) error {
