@@ -121,6 +121,12 @@ type Handler interface {
 	Handle(d Datagram) Verdict
 }
 
+// Complaint is a handler that wants to know when nobody hears what its port sends.
+type Complaint interface {
+	// Unreachable: an ICMP error came back for a datagram to dest.
+	Unreachable(now time.Duration, dest netip.AddrPort)
+}
+
 // Counters of one port. Packets and Bytes count what its party sent and the
 // table accepted; Bytes include IP and UDP headers.
 type Counters struct {

@@ -139,6 +139,9 @@ func (l *loop) serve(p *port, now time.Duration) {
 	if errno != 0 {
 		if errno != unix.EAGAIN && errno != unix.EINTR {
 			l.unreachable.Add(1)
+			if peer := p.connected.Load(); peer != nil {
+				l.complain(p, *peer, now)
+			}
 		}
 		return
 	}

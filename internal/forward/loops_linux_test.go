@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +26,31 @@ func testTable(t testing.TB, threads int) (Table, *atomic.Int64) {
 	}
 	t.Cleanup(func() { table.Close() })
 	return table, &shift
+}
+
+// steeredTable is a table on sk_lookup for the loopback addresses. It needs root.
+func steeredTable(t testing.TB, threads int) Table {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: sk_lookup")
+	}
+	table, err := openSteered(complete(Config{Threads: threads, Locals: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}}), false, false, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { table.Close() })
+	return table
+}
+
+func complete(c Config) Config {
+	c.setDefaults(2)
+	return c
+}
+
+// eachTable runs a test on both tables of user space.
+func eachTable(t *testing.T, threads int, test func(t *testing.T, table Table)) {
+	t.Run("loops", func(t *testing.T) { table, _ := testTable(t, threads); test(t, table) })
+	t.Run("steered", func(t *testing.T) { test(t, steeredTable(t, threads)) })
 }
 
 func phone(t testing.TB, ip string) *net.UDPConn {
@@ -98,10 +124,11 @@ func rtpPacket(seq uint16, ssrc uint32) []byte {
 	return b
 }
 
-func TestLoopsMoveDecidedFlows(t *testing.T) {
+func TestMoveDecidedFlows(t *testing.T) { eachTable(t, 2, testMoveDecidedFlows) }
+
+func testMoveDecidedFlows(t *testing.T, table Table) {
 	for _, ip := range []string{"127.0.0.1", "::1"} {
 		t.Run(ip, func(t *testing.T) {
-			table, _ := testTable(t, 2)
 			caller, callee, stranger := phone(t, ip), phone(t, ip), phone(t, ip)
 			var asked atomic.Int64
 			h := handlerFunc(func(d Datagram) Verdict { asked.Add(1); return refuse(d) })
@@ -134,8 +161,9 @@ func TestLoopsMoveDecidedFlows(t *testing.T) {
 	}
 }
 
-func TestVerdictRelaysUndecided(t *testing.T) {
-	table, _ := testTable(t, 1)
+func TestVerdictRelaysUndecided(t *testing.T) { eachTable(t, 1, testVerdictRelaysUndecided) }
+
+func testVerdictRelaysUndecided(t *testing.T, table Table) {
 	caller, callee := phone(t, "127.0.0.1"), phone(t, "127.0.0.1")
 	b := openPort(t, table, "127.0.0.1", handlerFunc(refuse))
 	a := openPort(t, table, "127.0.0.1", handlerFunc(func(d Datagram) Verdict {
@@ -146,17 +174,16 @@ func TestVerdictRelaysUndecided(t *testing.T) {
 	if got, from := receive(t, callee); got != string(big) || from != b.Local() {
 		t.Errorf("got %d bytes from %v", len(got), from)
 	}
-	if s := table.Stats(); s.Packets != 1 || s.Undecided != 1 || s.Ports != 2 {
-		t.Errorf("stats %+v", s)
-	}
+	eventually(t, "the datagram is counted", func() bool { s := table.Stats(); return s.Packets == 1 && s.Undecided == 1 && s.Ports == 2 })
 }
 
 // A datagram loses one hop on its way and keeps its traffic class; one that has
 // no hop left ends here, so a loop of relays ends too.
-func TestHopsAndTrafficClass(t *testing.T) {
+func TestHopsAndTrafficClass(t *testing.T) { eachTable(t, 1, testHopsAndTrafficClass) }
+
+func testHopsAndTrafficClass(t *testing.T, table Table) {
 	for _, ip := range []string{"127.0.0.1", "::1"} {
 		t.Run(ip, func(t *testing.T) {
-			table, _ := testTable(t, 1)
 			caller, callee := phone(t, ip), phone(t, ip)
 			b := openPort(t, table, ip, handlerFunc(refuse))
 			a := openPort(t, table, ip, handlerFunc(refuse))
@@ -169,8 +196,9 @@ func TestHopsAndTrafficClass(t *testing.T) {
 					t.Errorf("hops %d class %#x left, want %d and %#x", *hops, *tos, c.hops-1, c.tos)
 				}
 			}
+			before := table.Stats().TTLExpired
 			sendWith(t, caller, 1, 0, a.Local())
-			eventually(t, "the last hop is counted", func() bool { return table.Stats().TTLExpired == 1 })
+			eventually(t, "the last hop is counted", func() bool { return table.Stats().TTLExpired == before+1 })
 			silent(t, callee)
 		})
 	}
@@ -235,8 +263,9 @@ func TestConnectedPortHearsMovedPhone(t *testing.T) {
 	}
 }
 
-func TestPanicMutesOnePort(t *testing.T) {
-	table, _ := testTable(t, 1)
+func TestPanicMutesOnePort(t *testing.T) { eachTable(t, 1, testPanicMutesOnePort) }
+
+func testPanicMutesOnePort(t *testing.T, table Table) {
 	caller, callee := phone(t, "127.0.0.1"), phone(t, "127.0.0.1")
 	b := openPort(t, table, "127.0.0.1", handlerFunc(refuse))
 	bad := openPort(t, table, "127.0.0.1", handlerFunc(func(Datagram) Verdict { panic("bug") }))
@@ -257,8 +286,9 @@ func TestPanicMutesOnePort(t *testing.T) {
 
 // Ports open and close under traffic; a number that is free again never
 // delivers to the port that had it before.
-func TestCloseUnderTraffic(t *testing.T) {
-	table, _ := testTable(t, 2)
+func TestCloseUnderTraffic(t *testing.T) { eachTable(t, 2, testCloseUnderTraffic) }
+
+func testCloseUnderTraffic(t *testing.T, table Table) {
 	caller := phone(t, "127.0.0.1")
 	stop := make(chan struct{})
 	var local atomic.Pointer[netip.AddrPort]
@@ -332,5 +362,45 @@ func TestServeAllocatesNothing(t *testing.T) {
 	}
 	if n := a.Counters().Packets - before; n < 200 {
 		t.Errorf("only %d packets served", n)
+	}
+}
+
+type complainer struct {
+	handlerFunc
+	about chan netip.AddrPort
+}
+
+func (c complainer) Unreachable(_ time.Duration, dest netip.AddrPort) {
+	select {
+	case c.about <- dest:
+	default:
+	}
+}
+
+// Nobody listens where media goes: the handler of the port that sends it hears so.
+func TestUnreachable(t *testing.T) {
+	for _, ip := range []string{"127.0.0.1", "::1"} {
+		t.Run(ip, func(t *testing.T) {
+			table := steeredTable(t, 1)
+			caller, gone := phone(t, ip), phone(t, ip)
+			dest := addrOf(gone)
+			gone.Close()
+			heard := make(chan netip.AddrPort, 1)
+			a := openPort(t, table, ip, handlerFunc(refuse))
+			b := openPort(t, table, ip, complainer{refuse, heard})
+			a.Install(Flow{Source: addrOf(caller), Out: b, Dest: dest})
+			caller.WriteToUDPAddrPort(rtpPacket(1, 1), a.Local())
+			select {
+			case got := <-heard:
+				if got != dest {
+					t.Errorf("complaint about %v, want %v", got, dest)
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("no complaint within 5 s")
+			}
+			if n := table.Stats().Unreachable; n == 0 {
+				t.Error("the error was not counted")
+			}
+		})
 	}
 }

@@ -189,6 +189,21 @@ func (w *worker) ask(p *port, d Datagram) (v Verdict) {
 	return p.handler.Handle(d)
 }
 
+// complain tells the handler of a port that nobody hears what the port sends.
+func (w *worker) complain(p *port, dest netip.AddrPort, now time.Duration) {
+	c, ok := p.handler.(Complaint)
+	if !ok || p.mute.Load() || p.dead.Load() {
+		return
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			w.panics.Add(1)
+			w.log.Error("an ICMP error was not handled; please report this", "port", p.local.String(), "panic", r)
+		}
+	}()
+	c.Unreachable(now, dest)
+}
+
 // lives says whether a datagram may make another hop, and counts those that may not.
 func (w *worker) lives(in *port, hops int) bool {
 	if hops == 0 || hops == 1 {

@@ -34,6 +34,8 @@ type reader struct {
 	iovs    [inBatch]unix.Iovec
 	msgs    [inBatch]mmsghdr
 	senders []*sender // by slot of the way out
+
+	nextSearch time.Duration
 }
 
 func newReader(t *steered, n int, inherited map[string]int) (r *reader, err error) {
@@ -105,9 +107,9 @@ func steeredSocket(local netip.Addr) (int, error) {
 		return -1, err
 	}
 	if local.Is6() {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR, 1)
+		err = firstError(unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVORIGDSTADDR, 1), unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1))
 	} else {
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR, 1)
+		err = firstError(unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR, 1), unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1))
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -145,9 +147,13 @@ func (r *reader) run() {
 		now := r.table.Now()
 		for i := range max(n, 0) {
 			for slot, fd := range r.sockets {
-				if fd == int(events[i].Fd) {
-					r.receive(slot, fd, now)
+				if fd != int(events[i].Fd) {
+					continue
 				}
+				if events[i].Events&unix.EPOLLERR != 0 {
+					r.errors(slot, fd, now)
+				}
+				r.receive(slot, fd, now)
 			}
 		}
 		r.batch.Add(1)
@@ -162,10 +168,7 @@ func (r *reader) receive(slot, fd int, now time.Duration) {
 	}
 	got, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.msgs[0])), inBatch, unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
-		if errno != unix.EAGAIN && errno != unix.EINTR {
-			r.unreachable.Add(1)
-		}
-		return
+		return // nothing there, or an error that stands in the queue of errors, too
 	}
 	for i := range int(got) {
 		m := &r.msgs[i]
@@ -188,6 +191,43 @@ func (r *reader) receive(slot, fd int, now time.Duration) {
 	}
 	for _, s := range r.senders {
 		s.flush(&r.worker)
+	}
+}
+
+// searchGap is the least time between searches for the port that an ICMP error
+// concerns: somebody may send many of them.
+const searchGap = 100 * time.Millisecond
+
+// errors takes the ICMP errors that came for a socket's ports.
+func (r *reader) errors(slot, fd int, now time.Duration) {
+	for {
+		m := &r.msgs[0].hdr
+		m.Namelen = uint32(len(r.names[0].raw))
+		m.SetControllen(controlSize)
+		if _, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(m)), unix.MSG_DONTWAIT|unix.MSG_ERRQUEUE); errno != 0 {
+			return
+		}
+		r.unreachable.Add(1)
+		if now < r.nextSearch || m.Namelen < unix.SizeofSockaddrInet4 {
+			continue
+		}
+		r.nextSearch = now + searchGap
+		r.names[0].len = m.Namelen
+		r.blame(slot, r.names[0].addrPort(), now)
+	}
+}
+
+// blame finds the port of a local address that sends to dest: the error says whom it
+// could not reach, not from which of our ports.
+func (r *reader) blame(slot int, dest netip.AddrPort, now time.Duration) {
+	for i := range r.table.ports {
+		p := r.table.ports[i].Load()
+		if p == nil {
+			continue
+		}
+		if f := p.flow.Load(); f != nil && f.Dest == dest && r.table.kernel.mem.slot(f.out.local.Addr()) == slot {
+			r.complain(f.out, dest, now)
+		}
 	}
 }
 

@@ -57,7 +57,9 @@ type leg struct {
 
 	learner   learner
 	installed forward.Flow
-	queue     [][]byte // checks that wait for the other party's address
+	// unreachable is where nobody listened, by the latest ICMP error.
+	unreachable netip.AddrPort
+	queue       [][]byte // checks that wait for the other party's address
 }
 
 func (l *leg) other() *leg { return l.stream.legs[l.path][l.side.Other()] }
@@ -85,6 +87,18 @@ func (l *leg) Handle(d forward.Datagram) forward.Verdict {
 		s.refresh(l.path)
 	}
 	return l.relay(d)
+}
+
+// Unreachable implements forward.Complaint: the phone's host says that nobody listens
+// where media is sent to. It is noted once for each address.
+func (l *leg) Unreachable(now time.Duration, dest netip.AddrPort) {
+	s := l.stream
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if current, ok := l.destination(); s.running && ok && current == dest && l.unreachable != dest {
+		l.unreachable = dest
+		l.note(now, report.Unreachable, dest)
+	}
 }
 
 // relay finds where an accepted datagram goes. It is never the leg it came from.

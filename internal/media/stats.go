@@ -128,6 +128,7 @@ func (l *leg) explain(now time.Duration, direction Direction) report.Leg {
 	}
 	if dest, ok := l.destination(); ok {
 		r.SendsTo = dest.String()
+		r.Unreachable = l.unreachable == dest
 	}
 	return r
 }

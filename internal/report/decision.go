@@ -47,6 +47,7 @@ const (
 	Queued         Why = "queued"         // a connectivity check that waits for a destination
 	QueueFull      Why = "queue-full"
 	EarlyReuse     Why = "early-port-reuse"
+	Unreachable    Why = "unreachable" // an ICMP error came back from where media is sent
 	Ended          Why = "ended"
 )
 
@@ -86,6 +87,7 @@ var sentences = map[Why]string{
 	Queued:         "kept until an address is known for the other party",
 	QueueFull:      "dropped: too many connectivity checks wait for an address of the other party",
 	EarlyReuse:     "the port was used by another call less than port_rest_time ago",
+	Unreachable:    "nobody listens there: the host or a firewall answers media with an ICMP error",
 	Ended:          "ended",
 }
 

@@ -36,6 +36,7 @@ type Leg struct {
 	Learned     string  `json:"learned,omitempty"`
 	Rank        int     `json:"rank,omitempty"` // 1..4, of the learned address
 	SendsTo     string  `json:"sends_to,omitempty"`
+	Unreachable bool    `json:"unreachable,omitempty"` // an ICMP error came back from there
 	Packets     uint64  `json:"packets"`
 	Bytes       uint64  `json:"bytes"`
 	Unsent      uint64  `json:"unsent"`
@@ -107,6 +108,11 @@ func direction(mediaType string, from, to *Leg) (Finding, bool) {
 		return Finding{what,
 			fmt.Sprintf("the %s sends, but no address is known for the %s: it has sent nothing yet and its SDP address %s is not routable from the relay", from.Party, to.Party, orNone(to.SDP)),
 			fmt.Sprintf("whether the %s sends media at all; if its SDP address can be reached from the relay, add its network to routable_private_ranges", to.Party),
+		}, true
+	case to.Unreachable:
+		return Finding{what,
+			fmt.Sprintf("media goes to %s, and an ICMP error comes back: nobody listens there", to.SendsTo),
+			fmt.Sprintf("whether the %s still has the call, and whether a firewall before it rejects UDP; a phone that moved must send first to %s", to.Party, to.Local),
 		}, true
 	case to.Learned == "" && to.silent():
 		return Finding{what,

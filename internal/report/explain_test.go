@@ -32,6 +32,8 @@ func TestDiagnose(t *testing.T) {
 		{"a caller that is refused", leg("caller", func(l *Leg) { never(l); l.Refused = 77 }), leg("callee", nil), StatusActive,
 			"the callee does not hear the caller|77 datagrams arrived|trusted_media_ranges"},
 		{"a caller that stopped", leg("caller", func(l *Leg) { l.LastMedia = 42 }), leg("callee", nil), StatusActive, "the callee does not hear the caller|last heard 42 s ago|"},
+		{"media to a closed port", leg("caller", nil), leg("callee", func(l *Leg) { l.Unreachable = true }), StatusActive,
+			"the callee does not hear the caller|an ICMP error comes back|whether the callee still has the call"},
 		{"media into the void", leg("caller", nil), leg("callee", func(l *Leg) { never(l); l.SendsTo = l.SDP; l.Direction = "recvonly" }), StatusActive,
 			"the callee does not hear the caller|from where nothing ever came|must send first"},
 	} {
