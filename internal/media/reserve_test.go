@@ -14,11 +14,11 @@ func FuzzAddReserved(f *testing.F) {
 		if first > last {
 			first, last = last, first
 		}
-		merged, changed := addReserved(list, first, last)
+		merged, changed := AddReserved(list, first, last)
 		if !changed {
 			return
 		}
-		if again, changed := addReserved(merged, first, last); changed {
+		if again, changed := AddReserved(merged, first, last); changed {
 			t.Errorf("%q became %q, then %q", list, merged, again)
 		}
 		if strings.Count(merged, ",") > strings.Count(list, ",")+1 {
@@ -40,7 +40,7 @@ func TestAddReserved(t *testing.T) {
 		{"39000-39999,50000", "39000-59999", true},
 		{"60000,61000-61005", "40000-60000,61000-61005", true},
 	} {
-		if got, changed := addReserved(c.list, 40000, 59999); got != c.want || changed != c.changed {
+		if got, changed := AddReserved(c.list, 40000, 59999); got != c.want || changed != c.changed {
 			t.Errorf("%q: got %q %v, want %q %v", c.list, got, changed, c.want, c.changed)
 		}
 	}
