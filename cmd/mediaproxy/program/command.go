@@ -92,7 +92,8 @@ Exit codes: 0 done, 1 failed, 2 mistake in the command line.`,
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
-	root.AddCommand(upCommand(), dispatcherCommand(), relayCommand(), ctl.Command(), certs.Command(), checkCommand(), versionCommand())
+	root.AddCommand(upCommand(), dispatcherCommand(), relayCommand(), ctl.Command(), certs.Command(), checkCommand(),
+		doctorCommand(), versionCommand())
 	return root
 }
 

@@ -2,9 +2,6 @@ package program
 
 import "syscall"
 
-// spareDescriptors are for everything that is not a media port.
-const spareDescriptors = 1000
-
 // raiseDescriptorLimit lets the process open all media ports, if it may: root may pass
 // the hard limit. What it may not is left to the relay, which says how many streams fit.
 func raiseDescriptorLimit(ports int) {

@@ -22,6 +22,9 @@ import (
 	"example.org/mediaproxy/internal/session"
 )
 
+// spareDescriptors are for everything that is not a media port.
+const spareDescriptors = 1000
+
 func relayCommand() *cobra.Command {
 	o := &options{name: "media-relay"}
 	cmd := &cobra.Command{
