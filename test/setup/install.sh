@@ -10,8 +10,9 @@ set -eu
 # nftables, iproute2, tcpdump: NAT and namespaces of the end-to-end tests.
 # openssl, gnutls-bin: foreign TLS stacks that must be able to read our certificates.
 # systemd: systemd-analyze checks the unit files.
+# ethtool, libcap2-bin: what `mediaproxy doctor` finds, and the commands that it prints.
 packages="gcc libc6-dev kamailio kamailio-extra-modules sip-tester python3 util-linux
-iproute2 nftables tcpdump openssl gnutls-bin systemd"
+iproute2 nftables tcpdump openssl gnutls-bin systemd ethtool libcap2-bin"
 [ "${1:-}" = bench ] && packages="$packages rtpengine-daemon"
 
 missing=""
@@ -68,5 +69,7 @@ check "python3 3.9 or newer" python3 -c 'import sys; sys.exit(sys.version_info <
 check "systemd-analyze" command -v systemd-analyze
 check "nft" command -v nft
 check "ip" command -v ip
+check "ethtool" command -v ethtool
+check "setcap" command -v setcap
 [ "${1:-}" != bench ] || check "rtpengine" command -v rtpengine
 exit $bad

@@ -53,7 +53,6 @@ type process struct {
 	status
 	exe           string
 	unit          string // systemd service that it belongs to
-	network       string // its network namespace
 	ownUsers      bool   // in a user namespace of its own
 	files, memory uint64 // hard limits
 }
@@ -85,7 +84,7 @@ func gather(h Host, r Relay) *facts {
 	f := &facts{relay: r}
 	f.release = line(files, "proc/sys/kernel/osrelease")
 	f.kernel, f.known = parseVersion(f.release)
-	f.findProcesses(files)
+	f.findProcesses(h, files)
 	f.findUser(files)
 	f.bpf, f.pins, f.state = h.Folder(bpfFolder), h.Folder(pinFolder), h.Folder(r.StateDir)
 	f.devices, f.devicesErr = h.Devices()
@@ -128,7 +127,6 @@ func readProcess(files fs.FS, id string) process {
 	p.status, _ = parseStatus(text(files, folder+"status")) // nothing known: no rights
 	p.unit = parseUnit(text(files, folder+"cgroup"))
 	p.exe, _ = fs.ReadLink(files, folder+"exe")
-	p.network, _ = fs.ReadLink(files, folder+"ns/net")
 	limits := text(files, folder+"limits")
 	if n, ok := parseLimit(limits, "Max open files"); ok {
 		p.files = n
@@ -157,20 +155,17 @@ func processIDs(files fs.FS) []string {
 	return ids
 }
 
-// findProcesses looks at this process and at relays that run in the same network. What
-// another user runs does not tell its network; it counts.
-func (f *facts) findProcesses(files fs.FS) {
+// findProcesses looks at this process and at relays that run in the same network.
+func (f *facts) findProcesses(h Host, files fs.FS) {
 	f.self = readProcess(files, "self")
 	f.judged = f.self
 	for _, id := range processIDs(files) {
-		if !isRelay(text(files, "proc/"+id+"/cmdline")) {
+		if !isRelay(text(files, "proc/"+id+"/cmdline")) || !h.SameNetwork(id) {
 			continue
 		}
-		p := readProcess(files, id)
-		if p.pid == 0 || p.network != "" && p.network != f.self.network {
-			continue
+		if p := readProcess(files, id); p.pid != 0 {
+			f.running = append(f.running, p)
 		}
-		f.running = append(f.running, p)
 	}
 	if len(f.running) > 0 {
 		f.judged = f.running[0]

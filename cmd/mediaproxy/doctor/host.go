@@ -11,6 +11,8 @@ type Host interface {
 	Files() fs.FS
 	// Folder looks at the way from / to a folder, as far as it exists.
 	Folder(path string) Folder
+	// SameNetwork tells whether a process is in our network namespace.
+	SameNetwork(pid string) bool
 	// Devices are the network devices.
 	Devices() ([]Device, error)
 	// Chains are the packet filters of nftables that see what comes for this host.

@@ -21,8 +21,8 @@ func (this) Files() fs.FS { return os.DirFS("/") }
 func (this) Folder(path string) Folder {
 	d := Folder{Path: filepath.Clean(path)}
 	at := "/"
-	for _, name := range strings.SplitAfter(d.Path, "/") {
-		at = filepath.Join(at, name)
+	for _, name := range strings.Split(strings.TrimSuffix(d.Path, "/"), "/") {
+		at = filepath.Join(at, name) // the first is empty, for / itself
 		info, err := os.Stat(at)
 		if err != nil {
 			break
@@ -40,6 +40,14 @@ func (this) Folder(path string) Folder {
 		d.Free = stat.Bavail * uint64(stat.Bsize)
 	}
 	return d
+}
+
+// SameNetwork compares files that each namespace has of its own, and that everybody may
+// look at: the link ns/net tells nothing about what another user runs.
+func (this) SameNetwork(pid string) bool {
+	ours, err1 := os.Stat("/proc/self/net/udp")
+	theirs, err2 := os.Stat("/proc/" + pid + "/net/udp")
+	return err1 == nil && err2 == nil && os.SameFile(ours, theirs)
 }
 
 func (this) Synchronised() (bool, error) {

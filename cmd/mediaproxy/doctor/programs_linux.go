@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -34,7 +35,10 @@ func programsOf(index int) []string {
 			out = append(out, "tcx "+p.name+" "+programName(id))
 		}
 		for _, filter := range filters(index, p.parent) {
-			out = append(out, "tc "+p.name+" "+filter)
+			// A classifier may list its own tables, too.
+			if name := "tc " + p.name + " " + filter; !slices.Contains(out, name) {
+				out = append(out, name)
+			}
 		}
 	}
 	return out

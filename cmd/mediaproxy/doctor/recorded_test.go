@@ -15,6 +15,7 @@ type recorded struct {
 	folders      map[string]Folder
 	devices      []Device
 	chains       []Chain
+	elsewhere    string // a process in another network
 	synchronised bool
 	err          error // of everything that may be refused
 }
@@ -23,6 +24,7 @@ func (h *recorded) Files() fs.FS { return h.files }
 func (h *recorded) Folder(path string) Folder {
 	return h.folders[path]
 }
+func (h *recorded) SameNetwork(pid string) bool { return pid != h.elsewhere }
 func (h *recorded) Devices() ([]Device, error)  { return h.devices, h.err }
 func (h *recorded) Chains() ([]Chain, error)    { return h.chains, h.err }
 func (h *recorded) Synchronised() (bool, error) { return h.synchronised, h.err }
@@ -51,7 +53,6 @@ func (h *recorded) process(id string, pid int, name string, uid int, effective, 
 	h.write(at+"uid_map", "         0          0 4294967295\n")
 	h.write(at+"limits", "Limit                     Soft Limit           Hard Limit           Units     \nMax open files            1024                 1048576              files     \nMax locked memory         8388608              8388608              bytes     \n")
 	h.link(at+"exe", "/usr/bin/"+name)
-	h.link(at+"ns/net", "net:[4026531840]")
 }
 
 // udpLine is what /proc/net/udp or udp6 would have.

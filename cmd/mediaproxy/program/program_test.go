@@ -279,6 +279,8 @@ func TestUsage(t *testing.T) {
 		{[]string{"media-relay", "--de"}, 2, "unknown flag: --de"},
 		{[]string{"media-relay", "--config"}, 2, "needs an argument"},
 		{[]string{"mediaproxy", "ctl"}, 2, "a command is needed"},
+		{[]string{"mediaproxy", "doctor", "extra"}, 2, "mediaproxy doctor --help tells more"},
+		{[]string{"mediaproxy", "doctor", "--help"}, 0, "Exit codes: 0 nothing failed"},
 		{[]string{"mediaproxy", "check", "--for", "edge", "--config-dir", s.config}, 2, "want dispatcher or relay"},
 		{[]string{"mediaproxy", "check", "--config-dir", s.config}, 0, "nothing is wrong with"},
 		{[]string{"mediaproxy", "check", "--effective", "--config-dir", s.config}, 0, "port_range = 40000:60000"},
