@@ -7,6 +7,7 @@ func (k *kernel) install(e *entry, f Flow, out *entry) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.installed[index] = install{e, out, f}
+	k.wantClockLocked(index, e)
 	return k.applyLocked(e, f, out)
 }
 

@@ -53,6 +53,7 @@ type kernel struct {
 
 	mu        sync.Mutex // guards what follows
 	installed map[int]install
+	clockless map[int]clockless
 	resting   []restingRecord
 	closed    atomic.Bool
 }
@@ -76,7 +77,7 @@ func openKernel(cfg Config, programs []string, classic bool, log *slog.Logger) (
 	if err := rlimit.RemoveMemlock(); err != nil && !errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	k = &kernel{log: log, installed: map[int]install{}, stop: make(chan struct{})}
+	k = &kernel{log: log, installed: map[int]install{}, clockless: map[int]clockless{}, stop: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			k.release()
@@ -238,6 +239,7 @@ func (k *kernel) beat() {
 		case now := <-tick.C:
 			k.global.heartbeat.Store(uint64(monotonic()))
 			k.endRests(now)
+			k.findClocks(now)
 		}
 	}
 }

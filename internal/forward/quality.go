@@ -113,7 +113,7 @@ func (e *entry) updateJitter(now time.Duration, h rtp.Header) {
 	if g.rate != 0 {
 		if s.unit.Load() == 0 || s.unitType != h.PayloadType {
 			s.unitType = h.PayloadType
-			s.unit.Store(uint32(uint64(time.Second) << 8 / uint64(g.rate)))
+			s.unit.Store(unitOf(g.rate))
 		}
 		if s.armed != 0 && h.Sequence == s.prevSequence+1 {
 			sent := int64(int32(h.Timestamp-s.prevStamp)) * int64(s.unit.Load()) >> 8
@@ -126,6 +126,9 @@ func (e *entry) updateJitter(now time.Duration, h rtp.Header) {
 	}
 	e.remember(now, h)
 }
+
+// unitOf is a unit of the RTP timestamp as side has it.
+func unitOf(rate uint32) uint32 { return uint32(uint64(time.Second) << 8 / uint64(rate)) }
 
 // guessRate finds the clock rate of a dynamic payload type: after a second the
 // ratio of timestamps to time is near one of the rates in use.
