@@ -95,6 +95,7 @@ func openKernel(cfg Config, programs []string, classic bool, log *slog.Logger) (
 			log.Warn("kernel flows will end with this process", "error", err)
 		} else {
 			k.old = k.takeOver(spec, cfg.Locals)
+			k.endUnknown()
 		}
 	}
 	if err := k.load(spec, k.old, cfg); err != nil {
@@ -160,7 +161,9 @@ func (k *kernel) load(spec *ebpf.CollectionSpec, old *left, cfg Config) (err err
 	}
 	k.writeGlobals(cfg)
 	if old != nil && !old.same {
-		old.copyTo(k)
+		if err := old.copyTo(k); err != nil {
+			k.log.Error("the flows of a former process are lost, the relay's addresses or version changed", "error", err)
+		}
 	}
 	if k.pins != "" && (old == nil || !old.same) {
 		if err := k.pinMaps(old); err != nil {
@@ -221,6 +224,9 @@ func (k *kernel) start(attach func(h *hooks) error) error {
 	k.hooks.tidy()
 	if k.old != nil {
 		k.old.settle()
+		if k.old.folder != k.pins {
+			os.RemoveAll(k.old.folder)
+		}
 		k.old = nil
 	}
 	k.wg.Go(k.beat)

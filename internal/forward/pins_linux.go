@@ -35,58 +35,148 @@ func pinFolder(base string) (string, error) {
 	return folder, nil
 }
 
-// left is what a former process left behind.
-type left struct {
-	maps   map[string]*ebpf.Map
-	locals []netip.Addr
-	same   bool // its maps have the size that is needed now
-	// of copyTo: what was counted in the records when they were copied
-	records []byte
-	copied  []copiedRecord
-	release func()
+// layout is how a version of the table lies in memory, in the folder of its name.
+type layout struct {
+	version                       uint32
+	recordSize, sideSize, hopSize uint32
+	locals                        func(globals []byte) []netip.Addr
+	copyRecord                    func(to *record, toSide *side, from, fromSide []byte)
+	copyHop                       func(to *hop, from []byte)
 }
 
+// layouts are those that this program can take over. When the table changes, the
+// former one stays here with functions that read it.
+var layouts = map[string]layout{
+	abiFolder: {
+		version: tableVersion, recordSize: uint32(recordSize), sideSize: uint32(sideSize), hopSize: uint32(unsafe.Sizeof(hop{})),
+		locals: localsOf,
+		copyRecord: func(to *record, toSide *side, from, fromSide []byte) {
+			copy(bytesOf(to), from)
+			copy(bytesOf(toSide), fromSide)
+		},
+		copyHop: func(to *hop, from []byte) { copy(bytesOf(to), from) },
+	},
+}
+
+func localsOf(b []byte) (locals []netip.Addr) {
+	g := (*globals)(unsafe.Pointer(unsafe.SliceData(b)))
+	for _, l := range g.locals[:min(g.localsUsed.Load(), maxLocals)] {
+		locals = append(locals, addrOfRaw(l.addr, uint8(l.family)))
+	}
+	return locals
+}
+
+// left is what a former process left behind.
+type left struct {
+	layout layout
+	folder string
+	maps   map[string]*ebpf.Map
+	locals []netip.Addr
+	same   bool // this program needs just these maps
+
+	mapped [][]byte // of copyTo
+	copied []copiedRecord
+}
+
+// copiedRecord is a port whose flow went on in the old table while it was copied.
 type copiedRecord struct {
-	from, to       *record
-	packets, bytes uint64
+	from, fromSide []byte
+	to             *record
+	packets, bytes uint64 // when it was copied
 	refused        uint64
 }
 
-// takeOver opens the pinned maps, nil if there are none that can be used.
+// takeOver opens the maps that a former process pinned, nil if there are none that
+// can be used.
 func (k *kernel) takeOver(spec *ebpf.CollectionSpec, locals []netip.Addr) *left {
-	old := &left{maps: map[string]*ebpf.Map{}, release: func() {}}
+	folders := []string{abiFolder}
+	for name := range layouts {
+		if name != abiFolder {
+			folders = append(folders, name)
+		}
+	}
+	for _, name := range folders {
+		folder := filepath.Join(filepath.Dir(k.pins), name)
+		old := &left{layout: layouts[name], folder: folder, maps: map[string]*ebpf.Map{}}
+		err := old.open(spec)
+		if err == nil {
+			err = old.check(spec, locals)
+		}
+		if err == nil {
+			if folder != k.pins {
+				moveHooks(folder, k.pins)
+			}
+			return old
+		}
+		old.close()
+		if !errors.Is(err, os.ErrNotExist) {
+			k.log.Warn("the kernel table of a former process cannot be used, its flows end", "folder", folder, "error", err)
+		}
+		clearFolder(folder)
+	}
+	return nil
+}
+
+func (old *left) open(spec *ebpf.CollectionSpec) error {
 	for name := range spec.Maps {
 		if isConstant(name) {
 			continue
 		}
-		m, err := ebpf.LoadPinnedMap(filepath.Join(k.pins, name), nil)
-		if errors.Is(err, os.ErrNotExist) && len(old.maps) == 0 {
-			return nil
+		m, err := ebpf.LoadPinnedMap(filepath.Join(old.folder, name), nil)
+		if err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
 		}
-		if err == nil {
-			old.maps[name] = m
+		old.maps[name] = m
+	}
+	return nil
+}
+
+func (old *left) close() {
+	for _, b := range old.mapped {
+		unix.Munmap(b[:cap(b)])
+	}
+	for _, m := range old.maps {
+		m.Close()
+	}
+}
+
+// endUnknown removes what versions left that this program cannot read: a newer one,
+// before it was taken back.
+func (k *kernel) endUnknown() {
+	base := filepath.Dir(k.pins)
+	files, _ := os.ReadDir(base)
+	for _, f := range files {
+		if _, known := layouts[f.Name()]; known || !f.IsDir() {
 			continue
 		}
-		k.log.Warn("the kernel table of a former process cannot be used, its flows end", "folder", k.pins, "map", name, "error", err)
-		k.discard()
-		return nil
+		folder := filepath.Join(base, f.Name())
+		k.log.Warn("another version of this program left flows in the kernel that this one cannot read, they end", "folder", folder)
+		if err := os.RemoveAll(folder); err != nil {
+			k.log.Error("these flows go on until orphan_lease is over", "folder", folder, "error", err)
+		}
 	}
-	if err := old.check(spec, locals); err != nil {
-		k.log.Warn("the kernel table of a former process cannot be used, its flows end", "folder", k.pins, "error", err)
-		k.discard()
-		return nil
+}
+
+// moveHooks brings the attachments to another folder, where their programs are replaced.
+func moveHooks(from, to string) {
+	files, _ := os.ReadDir(from)
+	for _, f := range files {
+		if f.Name() == lookupPin || strings.HasPrefix(f.Name(), ingressPin) {
+			_ = os.Rename(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())) // else it is attached anew
+		}
 	}
-	return old
+}
+
+// clearFolder removes what is in a folder of pins, which ends it.
+func clearFolder(folder string) {
+	files, _ := os.ReadDir(folder)
+	for _, f := range files {
+		os.Remove(filepath.Join(folder, f.Name()))
+	}
 }
 
 // isConstant says whether a map is a program's own constants, which are loaded with it.
 func isConstant(name string) bool { return strings.HasPrefix(name, ".") }
-
-// discard removes what is pinned.
-func (k *kernel) discard() {
-	os.RemoveAll(k.pins)
-	os.MkdirAll(k.pins, 0o700)
-}
 
 // discardPins ends what a former process left in the kernel, for one that has no part
 // there: nobody would keep those flows true.
@@ -103,9 +193,9 @@ func discardPins(base string, log *slog.Logger) {
 }
 
 func (old *left) check(spec *ebpf.CollectionSpec, locals []netip.Addr) error {
-	for name, m := range old.maps {
-		want := spec.Maps[name]
-		if m.Type() != want.Type || m.ValueSize() != want.ValueSize || m.KeySize() != want.KeySize || m.Flags() != want.Flags {
+	l := old.layout
+	for name, size := range map[string]uint32{flowMapFlows: l.recordSize, flowMapSides: l.sideSize, flowMapHops: l.hopSize} {
+		if m := old.maps[name]; m.Type() != spec.Maps[name].Type || m.ValueSize() != size || m.Flags() != spec.Maps[name].Flags {
 			return fmt.Errorf("map %s has another layout", name)
 		}
 	}
@@ -114,113 +204,95 @@ func (old *left) check(spec *ebpf.CollectionSpec, locals []netip.Addr) error {
 		return err
 	}
 	defer unix.Munmap(b[:cap(b)])
-	g := (*globals)(unsafe.Pointer(unsafe.SliceData(b)))
-	if g.version != tableVersion {
-		return fmt.Errorf("version %d of the table, this program has %d", g.version, tableVersion)
+	if v := *(*uint32)(unsafe.Pointer(unsafe.SliceData(b))); v != l.version {
+		return fmt.Errorf("version %d of the table, want %d", v, l.version)
 	}
-	for _, l := range g.locals[:min(g.localsUsed.Load(), maxLocals)] {
-		old.locals = append(old.locals, addrOfRaw(l.addr, uint8(l.family)))
+	old.locals = l.locals(b)
+	if n := old.maps[flowMapFlows].MaxEntries(); int(n) != len(old.locals)*portsPerSlot {
+		return fmt.Errorf("%d addresses and %d ports", len(old.locals), n)
 	}
-	flows := old.maps[flowMapFlows]
-	if int(flows.MaxEntries()) != len(old.locals)*portsPerSlot {
-		return fmt.Errorf("%d addresses and %d ports", len(old.locals), flows.MaxEntries())
-	}
-	old.same = slices.Equal(old.locals, locals)
+	old.same = l.version == tableVersion && slices.Equal(old.locals, locals)
 	return nil
 }
 
 // copyTo brings the records of addresses that are still the relay's to new maps.
 // Flows go on in the old ones until the programs are replaced; see settle.
-func (old *left) copyTo(k *kernel) {
-	records, err := mapValues(old.maps[flowMapFlows])
-	if err != nil {
-		k.log.Error("the flows of a former process are lost", "error", err)
-		return
-	}
-	sides, err := mapValues(old.maps[flowMapSides])
-	if err != nil {
-		unix.Munmap(records[:cap(records)])
-		k.log.Error("the flows of a former process are lost", "error", err)
-		return
-	}
-	old.release = func() {
-		unix.Munmap(records[:cap(records)])
-		unix.Munmap(sides[:cap(sides)])
-	}
-	from, err := newMemory(old.locals, records, sides)
-	if err != nil {
-		k.log.Error("the flows of a former process are lost", "error", err)
-		return
-	}
-	copyHops(old.maps[flowMapHops], k)
-	for slot, a := range from.locals {
-		to := k.mem.slot(a)
-		if to < 0 {
-			continue
+func (old *left) copyTo(k *kernel) error {
+	values := map[string][]byte{}
+	for _, name := range []string{flowMapFlows, flowMapSides, flowMapHops} {
+		b, err := mapValues(old.maps[name])
+		if err != nil {
+			return err
 		}
-		for port := range portsPerSlot {
-			r := &from.records[slot*portsPerSlot+port]
-			if r.state.Load() == stateOff {
-				continue
-			}
-			out := int(r.flow.outSlot)
-			if out < len(from.locals) {
-				out = k.mem.slot(from.locals[out])
-			}
-			old.copied = append(old.copied, copyRecord(r, &k.mem.records[to*portsPerSlot+port],
-				&from.sides[slot*portsPerSlot+port], &k.mem.sides[to*portsPerSlot+port], out))
-		}
+		values[name] = b
+		old.mapped = append(old.mapped, b)
 	}
-}
-
-// copyRecord copies one port. A flow whose way out is gone is left to user space.
-func copyRecord(from, to *record, fromSide, toSide *side, outSlot int) copiedRecord {
-	c := copiedRecord{from: from, to: to, packets: from.packets.Load(), bytes: from.bytes.Load(), refused: from.refused.Load()}
-	state := from.state.Load()
-	copy(bytesOf(to)[4:], bytesOf(from)[4:])
-	copy(bytesOf(toSide), bytesOf(fromSide))
-	to.packets.Store(c.packets)
-	to.bytes.Store(c.bytes)
-	to.refused.Store(c.refused)
-	to.flow.outSlot = uint8(outSlot)
-	if outSlot < 0 && state == stateDecided {
-		state = stateOpen
-	}
-	to.state.Store(state)
-	return c
-}
-
-func bytesOf[T any](v *T) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
-}
-
-func copyHops(from *ebpf.Map, k *kernel) {
-	b, err := mapValues(from)
-	if err != nil {
-		return // flows find their ways again when they are adopted
-	}
-	defer unix.Munmap(b[:cap(b)])
+	l := old.layout
 	to, err := mapValues(k.coll.Maps[flowMapHops])
 	if err != nil {
-		return
+		return err
 	}
 	defer unix.Munmap(to[:cap(to)])
-	copy(to, b)
+	hops := unsafe.Slice((*hop)(unsafe.Pointer(unsafe.SliceData(to))), maxHops)
+	for i := range min(maxHops, int(old.maps[flowMapHops].MaxEntries())) {
+		l.copyHop(&hops[i], values[flowMapHops][i*int(l.hopSize):][:l.hopSize])
+	}
+	for slot, a := range old.locals {
+		if newSlot := k.mem.slot(a); newSlot >= 0 {
+			old.copySlot(k.mem, values, slot, newSlot)
+		}
+	}
+	return nil
+}
+
+func (old *left) copySlot(to *memory, values map[string][]byte, slot, newSlot int) {
+	l := old.layout
+	for port := range portsPerSlot {
+		i, j := slot*portsPerSlot+port, newSlot*portsPerSlot+port
+		c := copiedRecord{
+			from:     values[flowMapFlows][i*int(l.recordSize):][:l.recordSize],
+			fromSide: values[flowMapSides][i*int(l.sideSize):][:l.sideSize],
+			to:       &to.records[j],
+		}
+		if *(*uint32)(unsafe.Pointer(&c.from[0])) == stateOff { // every layout begins with it
+			continue
+		}
+		var r record
+		var s side
+		l.copyRecord(&r, &s, c.from, c.fromSide)
+		c.packets, c.bytes, c.refused = r.packets.Load(), r.bytes.Load(), r.refused.Load()
+		state, out := r.state.Load(), -1
+		if n := int(r.flow.outSlot); n < len(old.locals) {
+			out = to.slot(old.locals[n])
+		}
+		if out < 0 && state == stateDecided {
+			state = stateOpen // its way out is gone; user space finds another
+		}
+		r.flow.outSlot = uint8(out)
+		r.state.Store(stateOff)
+		copy(bytesOf(c.to), bytesOf(&r))
+		copy(bytesOf(&to.sides[j]), bytesOf(&s))
+		c.to.state.Store(state)
+		old.copied = append(old.copied, c)
+	}
 }
 
 // settle adds what was counted in the old records after they were copied; the
 // programs count in the new ones now.
 func (old *left) settle() {
 	for _, c := range old.copied {
-		c.to.packets.Add(c.from.packets.Load() - c.packets)
-		c.to.bytes.Add(c.from.bytes.Load() - c.bytes)
-		c.to.refused.Add(c.from.refused.Load() - c.refused)
+		var r record
+		var s side
+		old.layout.copyRecord(&r, &s, c.from, c.fromSide)
+		c.to.packets.Add(r.packets.Load() - c.packets)
+		c.to.bytes.Add(r.bytes.Load() - c.bytes)
+		c.to.refused.Add(r.refused.Load() - c.refused)
 	}
-	old.copied = nil
-	old.release()
-	for _, m := range old.maps {
-		m.Close()
-	}
+	old.close()
+}
+
+func bytesOf[T any](v *T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }
 
 // pinMaps puts the maps where the next process finds them, in place of old ones.
@@ -230,7 +302,7 @@ func (k *kernel) pinMaps(old *left) error {
 			continue
 		}
 		file := filepath.Join(k.pins, name)
-		if old == nil {
+		if old == nil || old.folder != k.pins {
 			if err := m.Pin(file); err != nil {
 				return fmt.Errorf("pin %s: %w", name, err)
 			}
