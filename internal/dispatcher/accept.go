@@ -235,7 +235,7 @@ func (l *link) line(line []byte) {
 	}
 	switch r.Kind {
 	case relaylink.ReportAnswer:
-		l.answered(string(r.Seq), slices.Clone(r.Body))
+		l.answered(string(r.Seq), l.d.reader.keep(r.Body))
 	case relaylink.ReportExpired:
 		l.expiredLine(r.Body)
 	case relaylink.ReportPing:

@@ -57,6 +57,7 @@ type Dispatcher struct {
 	stopping       chan struct{}
 	calls          *callTable
 	registry       *registry
+	reader         *reader
 	records        *records
 	modules        moduleConns
 	managerConns   moduleConns
@@ -77,7 +78,7 @@ func New(cfg Config, log *slog.Logger) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg, log: log, instance: newRecordID(), started: cfg.Now(), relayTLS: withLink2(cfg.RelayTLS),
 		ready: make(chan struct{}), stopping: make(chan struct{}),
-		calls: newCallTable(), registry: newRegistry(), records: newRecords(keptRecords),
+		calls: newCallTable(), registry: newRegistry(), reader: newReader(), records: newRecords(keptRecords),
 	}
 	d.modules.open, d.managerConns.open = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
 	d.lastVerifyPass = d.started

@@ -10,8 +10,9 @@ import (
 
 const (
 	readSize = 16 << 10
-	// keepBuffer is the largest buffer a quiet connection keeps.
-	keepBuffer = 64 << 10
+	// keepBuffer is the largest buffer a quiet connection keeps, so that pages of
+	// statistics need no new one each. Only relays write lines that need one.
+	keepBuffer = 256 << 10
 )
 
 // lineReader cuts a connection into lines. Its buffer follows what arrives, not

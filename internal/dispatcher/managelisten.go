@@ -12,7 +12,7 @@ import (
 	"example.org/mediaproxy/internal/wire/manage"
 )
 
-// answerTimeout bounds the write of an answer, which can be megabytes.
+// answerTimeout bounds the write of an answer, or of a page of it.
 const answerTimeout = 30 * time.Second
 
 // serveManager answers one operator's connection.
@@ -38,20 +38,22 @@ func (d *Dispatcher) serveManager(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		answer, goOn := d.command(line)
-		if !goOn {
-			return
+		req, err := manage.ParseRequest(line)
+		if err == nil && req == (manage.Request{Verb: manage.Sessions}) {
+			if d.writeSessions(conn) != nil {
+				return
+			}
+			continue
 		}
-		conn.SetWriteDeadline(time.Now().Add(answerTimeout))
-		if _, err := conn.Write(answer); err != nil {
+		answer, goOn := d.command(req, err)
+		if !goOn || writeAnswer(conn, answer) != nil {
 			return
 		}
 	}
 }
 
-// command runs one command line and returns its answer; goOn is false for quit.
-func (d *Dispatcher) command(line []byte) (answer []byte, goOn bool) {
-	req, err := manage.ParseRequest(line)
+// command runs one command and returns its answer; goOn is false for quit.
+func (d *Dispatcher) command(req manage.Request, err error) (answer []byte, goOn bool) {
 	var syntax *manage.SyntaxError
 	switch {
 	case errors.As(err, &syntax):
@@ -77,9 +79,6 @@ func (d *Dispatcher) documents(req manage.Request) (docs []json.RawMessage, err 
 	case manage.Summary:
 		return d.summaryDocs()
 	case manage.Sessions:
-		if req.Filter == (manage.Filter{}) {
-			return d.PlainSessions(), nil
-		}
 		return encode(d.Sessions(req.Filter))
 	case manage.Session:
 		list, err := d.Session(req.CallID)

@@ -88,48 +88,13 @@ func (d *Dispatcher) Sessions(f manage.Filter) []report.Session {
 			if f.Relay != "" && !l.named(f.Relay) {
 				return nil, false
 			}
-			command, hs := relaylink.Sessions, []control.Header(nil)
 			if f.CallID != "" && !l.plain {
-				command, hs = relaylink.Session, callHeaders(f.CallID, "")
+				return l.sessions(relaylink.Session, callHeaders(f.CallID, ""))
 			}
-			return l.sessions(command, hs)
+			return l.sessions(relaylink.Sessions, nil)
 		})...)
 	}
 	return applyFilter(list, f)
-}
-
-// PlainSessions returns the sessions of all relays that answer, in the form of the
-// original. Our relays write it themselves, and it is passed on as it came:
-// monitoring reads it all the time, and taking megabytes apart here would cost
-// the packets of a relay on this host.
-func (d *Dispatcher) PlainSessions() []json.RawMessage {
-	return slices.Concat(askAll(d, func(l *link) ([]json.RawMessage, bool) {
-		if l.plain {
-			return l.rewritten()
-		}
-		body, err := l.query(relaylink.Sessions, []control.Header{{Name: relaylink.HeaderPlain, Value: "yes"}})
-		var docs []json.RawMessage
-		if err == nil {
-			err = json.Unmarshal(body, &docs)
-		}
-		if err != nil {
-			l.log.Warn("relay left out of an answer to an operator", "error", fmt.Errorf("sessions: %w", err))
-		}
-		return docs, err == nil
-	})...)
-}
-
-// rewritten are the documents of an old relay with the members that came later.
-func (l *link) rewritten() ([]json.RawMessage, bool) {
-	list, ok := l.sessions(relaylink.Sessions, nil)
-	if !ok {
-		return nil, false
-	}
-	for i := range list {
-		list[i] = list[i].Plain()
-	}
-	docs, err := encode(list)
-	return docs, err == nil
 }
 
 func (l *link) named(what string) bool {
@@ -139,14 +104,20 @@ func (l *link) named(what string) bool {
 
 // sessions asks this relay for sessions and puts its name on them.
 func (l *link) sessions(command string, hs []control.Header) ([]report.Session, bool) {
-	body, err := l.query(command, hs)
+	var list []report.Session
+	var err error
+	if command == relaylink.Sessions && !l.plain {
+		list, err = l.paged()
+	} else {
+		var body []byte
+		if body, err = l.query(command, hs); err == nil {
+			if err = json.Unmarshal(body, &list); err != nil {
+				err = fmt.Errorf("answer to %s: %w", command, err)
+			}
+		}
+	}
 	if err != nil {
 		l.log.Warn("relay left out of an answer to an operator", "error", err)
-		return nil, false
-	}
-	var list []report.Session
-	if err := json.Unmarshal(body, &list); err != nil {
-		l.log.Warn("relay left out of an answer to an operator", "error", fmt.Errorf("answer to %s: %w", command, err))
 		return nil, false
 	}
 	for i := range list {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"example.org/mediaproxy/internal/report"
-	"example.org/mediaproxy/internal/wire/control"
 	"example.org/mediaproxy/internal/wire/manage"
 	"example.org/mediaproxy/internal/wire/relaylink"
 )
@@ -41,7 +40,7 @@ func TestPlainManagementAnswers(t *testing.T) {
 		doc := sessionDoc("c1", "f") // with all that link/2 adds
 		doc.DialogID = "5"
 		doc.Streams[0].Caller = &report.Quality{Lost: 1}
-		if len(c.Headers) == 1 && c.Headers[0] == (control.Header{Name: relaylink.HeaderPlain, Value: "yes"}) {
+		if get(c, relaylink.HeaderPlain) == "yes" {
 			doc = doc.Plain() // what the relay was asked for
 		}
 		return docText([]report.Session{doc}), true

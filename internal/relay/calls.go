@@ -17,6 +17,9 @@ type Calls interface {
 	EndAll(reason string) []session.Finished
 	Len() int
 	Sessions() []report.Session
+	// Page gives each the documents of at most limit calls, in the order of their
+	// creation, and returns where the next call goes on; 0: there are no more.
+	Page(after uint64, limit int, each func(*report.Session)) (next uint64)
 	Session(callID, fromTag string) []report.Session
 	Explain(callID, fromTag string) []report.Explanation
 	Calls() []session.Call

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"example.org/mediaproxy/internal/report"
@@ -45,7 +46,10 @@ func (c *conn) command(cmd relaylink.Command) error {
 	if err != nil {
 		body = c.negative(cmd, err)
 	}
-	answer := relaylink.AppendAnswer(make([]byte, 0, len(cmd.Seq)+len(body)+3), cmd.Seq, body)
+	answer := relaylink.AppendAnswer(slices.Grow(c.answer[:0], len(cmd.Seq)+len(body)+3), cmd.Seq, body)
+	if cap(answer) <= keptBuffer {
+		c.answer = answer
+	}
 	if err := c.out.add(answer); err != nil {
 		return err
 	}

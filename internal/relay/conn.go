@@ -51,6 +51,9 @@ type conn struct {
 	out   *outbox
 	greet chan struct{} // closed when the connection is ready for use
 
+	// of the reader only: memory of the latest page and of the latest answer
+	body, answer []byte
+
 	mu         sync.Mutex // guards what follows
 	owner      string     // of calls created here; "" until ready
 	pings      []ping     // unanswered, oldest first

@@ -23,20 +23,77 @@ func (c *conn) summary() ([]byte, error) {
 
 // sessions answers `sessions` with the statistics of all calls.
 func (c *conn) sessions(cmd relaylink.Command) ([]byte, error) {
+	if !c.plain && header(cmd, relaylink.HeaderLimit) != "" {
+		return c.page(cmd)
+	}
 	docs := nonNil(c.relay.calls.Sessions())
 	if c.plain {
 		return plainSessions(docs, relaylink.MaxPlainReport)
 	}
-	if header(cmd, relaylink.HeaderPlain) == "yes" {
-		for i := range docs {
-			docs[i] = docs[i].Plain()
-		}
-		return report.AppendList(sized(docs), docs)
-	}
+	plain := header(cmd, relaylink.HeaderPlain) == "yes"
 	for i := range docs {
-		docs[i] = c.relay.named(docs[i])
+		c.finishDocument(&docs[i], plain)
 	}
-	return report.AppendList(sized(docs), docs)
+	return report.Append(sized(docs), docs)
+}
+
+// finishDocument gives a document the form that was asked for.
+func (c *conn) finishDocument(doc *report.Session, plain bool) {
+	if plain {
+		doc.Strip()
+		return
+	}
+	*doc = c.relay.named(*doc)
+}
+
+// maxPage bounds a page, which keeps the commands behind it waiting: some 3 ms.
+const maxPage = 1000
+
+// page answers `sessions` with a part of the calls.
+func (c *conn) page(cmd relaylink.Command) ([]byte, error) {
+	limit, err := number(cmd, relaylink.HeaderLimit)
+	if err != nil {
+		return nil, err
+	}
+	if limit == 0 {
+		return nil, errors.New("header limit: a page of nothing")
+	}
+	after, err := position(cmd)
+	if err != nil {
+		return nil, err
+	}
+	plain := header(cmd, relaylink.HeaderPlain) == "yes"
+	line := relaylink.OpenPage(c.body[:0])
+	first := true
+	next := c.relay.calls.Page(after, min(limit, maxPage), func(doc *report.Session) {
+		if !first {
+			line = append(line, ',', ' ')
+		}
+		first = false
+		c.finishDocument(doc, plain)
+		var failed error
+		if line, failed = report.AppendSession(line, doc); failed != nil {
+			err = fmt.Errorf("call %s: %w", doc.CallID, failed)
+		}
+	})
+	line = relaylink.ClosePage(line, next)
+	if cap(line) <= keptBuffer {
+		c.body = line
+	}
+	return line, err
+}
+
+// position reads the header after.
+func position(cmd relaylink.Command) (uint64, error) {
+	text := header(cmd, relaylink.HeaderAfter)
+	if text == "" {
+		return 0, nil
+	}
+	after, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("header after: %.40q is not the next of a page", text)
+	}
+	return after, nil
 }
 
 // sized is room for the documents: one of a call with one stream has about 800
@@ -52,14 +109,14 @@ func plainSessions(docs []report.Session, limit int) ([]byte, error) {
 	for i := range docs {
 		full[i] = docs[i].Plain()
 	}
-	line, err := report.AppendList(sized(full), full)
+	line, err := report.Append(sized(full), full)
 	if err != nil || len(line) <= limit {
 		return line, err
 	}
 	for i := range full {
 		full[i].Streams = []report.Stream{}
 	}
-	if line, err = report.AppendList(line[:0], full); err != nil || len(line) <= limit {
+	if line, err = report.Append(line[:0], full); err != nil || len(line) <= limit {
 		return line, err
 	}
 	type minimal struct {

@@ -130,6 +130,18 @@ func (f *fakeCalls) Sessions() []report.Session {
 	return append([]report.Session(nil), f.docs...)
 }
 
+func (f *fakeCalls) Page(after uint64, limit int, each func(*report.Session)) (next uint64) {
+	docs := f.Sessions()
+	docs = docs[min(int(after), len(docs)):]
+	for i := range min(limit, len(docs)) {
+		each(&docs[i])
+	}
+	if len(docs) > limit {
+		next = after + uint64(limit)
+	}
+	return next
+}
+
 func (f *fakeCalls) Session(callID, fromTag string) (docs []report.Session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -13,6 +13,19 @@ import (
 // nothing but ASCII. Strings may hold any bytes: those that are not UTF-8 are
 // written as the code points of the same number.
 func Append(dst []byte, doc any) ([]byte, error) {
+	switch doc := doc.(type) {
+	case Session:
+		return AppendSession(dst, &doc)
+	case []Session:
+		if doc != nil {
+			return appendSessions(dst, doc)
+		}
+	}
+	return appendAny(dst, doc)
+}
+
+// appendAny is for documents that are written now and then.
+func appendAny(dst []byte, doc any) ([]byte, error) {
 	buffer := buffers.Get().(*bytes.Buffer)
 	defer func() {
 		if buffer.Cap() <= keptBuffer {
@@ -56,28 +69,17 @@ var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 const keptBuffer = 64 << 10
 
-// AppendList appends documents as one array, one after the other: thousands at
-// once would leave megabytes behind for the garbage collector to clear away.
-func AppendList[T any](dst []byte, docs []T) ([]byte, error) {
+func appendSessions(dst []byte, docs []Session) (_ []byte, err error) {
 	dst = append(dst, '[')
-	for i, doc := range docs {
+	for i := range docs {
 		if i > 0 {
 			dst = append(dst, ',', ' ')
 		}
-		var err error
-		if dst, err = Append(dst, doc); err != nil {
+		if dst, err = AppendSession(dst, &docs[i]); err != nil {
 			return dst, err
 		}
 	}
 	return append(dst, ']'), nil
-}
-
-func appendEscaped(dst []byte, r rune) []byte {
-	if r >= 1<<16 {
-		r -= 1 << 16
-		return fmt.Appendf(dst, `\u%04x\u%04x`, 0xd800+(r>>10), 0xdc00+(r&0x3ff))
-	}
-	return fmt.Appendf(dst, `\u%04x`, r)
 }
 
 // Text turns bytes from the network into text that JSON can hold: bytes that
@@ -100,14 +102,17 @@ func Text(s string) string {
 
 // Plain is the document without what only link/2 carries.
 func (s Session) Plain() Session {
-	s.RecordID, s.Reason, s.DialogID, s.Relay = "", "", "", ""
-	streams := make([]Stream, len(s.Streams))
-	for i, stream := range s.Streams {
-		stream.Caller, stream.Callee = nil, nil
-		streams[i] = stream
-	}
-	s.Streams = streams
+	s.Streams = append([]Stream{}, s.Streams...)
+	s.Strip()
 	return s
+}
+
+// Strip takes out what only link/2 carries.
+func (s *Session) Strip() {
+	s.RecordID, s.Reason, s.DialogID, s.Relay = "", "", "", ""
+	for i := range s.Streams {
+		s.Streams[i].Caller, s.Streams[i].Callee = nil, nil
+	}
 }
 
 // Plain is the document without what only link/2 carries.

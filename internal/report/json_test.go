@@ -25,16 +25,6 @@ func TestAppendIsTheFormReadersKnow(t *testing.T) {
 			t.Errorf("%s: got %s %v, want %s", c.name, got, err, c.want)
 		}
 	}
-	list, err := AppendList([]byte("x"), []int{1, 2})
-	if err != nil || string(list) != "x[1, 2]" {
-		t.Errorf("list %s %v", list, err)
-	}
-	if list, err := AppendList[int](nil, nil); err != nil || string(list) != "[]" {
-		t.Errorf("empty list %s %v", list, err)
-	}
-	if _, err := AppendList(nil, []any{1, func() {}}); err == nil {
-		t.Error("what JSON cannot hold was accepted in a list")
-	}
 	if _, err := Append(nil, func() {}); err == nil {
 		t.Error("what JSON cannot hold was accepted")
 	}

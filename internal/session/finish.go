@@ -2,6 +2,7 @@ package session
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -84,34 +85,58 @@ func (s *Session) sweep() (Finished, bool) {
 	return Finished{Owner: s.owner, Report: s.document()}, true
 }
 
+// draft is a document and what its members point to, so that thousands can be
+// written one after the other into the same memory.
+type draft struct {
+	doc             report.Session
+	toTag, username string
+	start           float64
+	streams         []report.Stream
+	parts           []draftParts
+}
+
+type draftParts struct {
+	delay   float64
+	quality [2]report.Quality
+}
+
 // document is the session's statistics.
 func (s *Session) document() report.Session {
-	d := report.Session{
+	d := &draft{}
+	s.write(d)
+	return d.doc
+}
+
+// write writes the document. The caller holds the session's lock.
+func (s *Session) write(d *draft) {
+	d.doc = report.Session{
 		CallID: report.Text(s.callID), FromTag: report.Text(s.fromTag), FromURI: report.Text(s.fromURI), ToURI: report.Text(s.toURI),
 		CallerUA: agent(s.agents[media.Caller]), CalleeUA: agent(s.agents[media.Callee]), Streams: []report.Stream{},
 		RecordID: s.record, Reason: s.reason, DialogID: report.Text(s.dialogID), Relay: s.table.cfg.Relay,
 	}
 	if s.toTag != "" {
-		tag := report.Text(s.toTag)
-		d.ToTag = &tag
+		d.toTag = report.Text(s.toTag)
+		d.doc.ToTag = &d.toTag
 	}
 	if s.username != "" {
-		name := report.Text(s.username)
-		d.Username = &name
+		d.username = report.Text(s.username)
+		d.doc.Username = &d.username
 	}
 	if s.start.IsZero() {
-		return d
+		return
 	}
-	start := float64(s.start.UnixMicro()) / 1e6
-	d.StartTime = &start
-	d.Duration = seconds(s.until().Sub(s.start))
-	for _, st := range s.streams {
+	d.start = float64(s.start.UnixMicro()) / 1e6
+	d.doc.StartTime = &d.start
+	d.doc.Duration = seconds(s.until().Sub(s.start))
+	d.streams = slices.Grow(d.streams[:0], len(s.streams))
+	d.parts = slices.Grow(d.parts[:0], len(s.streams))[:len(s.streams)]
+	for i, st := range s.streams {
 		if !st.start.IsZero() {
-			d.Streams = append(d.Streams, s.streamDocument(st, d.Duration))
+			d.streams = append(d.streams, s.streamDocument(st, d.doc.Duration, &d.parts[i]))
 		}
 	}
-	slices.SortStableFunc(d.Streams, func(a, b report.Stream) int { return cmp.Compare(a.StartTime, b.StartTime) })
-	return d
+	slices.SortStableFunc(d.streams, func(a, b report.Stream) int { return cmp.Compare(a.StartTime, b.StartTime) })
+	d.doc.Streams = d.streams
 }
 
 // until is the end of the session, or now.
@@ -122,17 +147,18 @@ func (s *Session) until() time.Time {
 	return s.table.cfg.Clock()
 }
 
-func (s *Session) streamDocument(st *stream, duration int64) report.Stream {
+func (s *Session) streamDocument(st *stream, duration int64, parts *draftParts) report.Stream {
 	stats := st.media.Stats()
-	caller, callee := stats.Parties[media.Caller], stats.Parties[media.Callee]
+	caller, callee := &stats.Parties[media.Caller], &stats.Parties[media.Callee]
+	parts.quality = [2]report.Quality{caller.Quality, callee.Quality}
 	d := report.Stream{
 		MediaType: report.Text(st.mediaType), Status: st.statusNow(), TimeoutWait: seconds(st.wait),
 		CallerCodec: caller.Codec, CalleeCodec: callee.Codec,
 		StartTime: seconds(st.start.Sub(s.start)), EndTime: duration,
 		CallerBytes: caller.Bytes, CalleeBytes: callee.Bytes, CallerPackets: caller.Packets, CalleePackets: callee.Packets,
-		CallerLocal: caller.Local.String(), CalleeLocal: callee.Local.String(),
-		CallerRemote: learned(caller), CalleeRemote: learned(callee),
-		Caller: &caller.Quality, Callee: &callee.Quality,
+		CallerLocal: st.local[media.Caller].of(caller.Local), CalleeLocal: st.local[media.Callee].of(callee.Local),
+		CallerRemote: st.remote[media.Caller].of(caller.Learned), CalleeRemote: st.remote[media.Callee].of(callee.Learned),
+		Caller: &parts.quality[0], Callee: &parts.quality[1],
 	}
 	switch {
 	case st.status == report.StatusRejected:
@@ -141,17 +167,26 @@ func (s *Session) streamDocument(st *stream, duration int64) report.Stream {
 		d.EndTime = min(duration, seconds(st.end.Sub(s.start)))
 	}
 	if stats.FirstMedia != media.Never {
-		delay := stats.FirstMedia.Seconds()
-		d.PostDialDelay = &delay
+		parts.delay = stats.FirstMedia.Seconds()
+		d.PostDialDelay = &parts.delay
 	}
 	return d
 }
 
-func learned(p media.PartyStats) string {
-	if !p.Learned.IsValid() {
+// spelled is an address as documents have it, which is written once.
+type spelled struct {
+	addr netip.AddrPort
+	text string
+}
+
+func (s *spelled) of(addr netip.AddrPort) string {
+	switch {
+	case !addr.IsValid():
 		return "Unknown"
+	case s.text == "" || s.addr != addr:
+		s.addr, s.text = addr, addr.String()
 	}
-	return p.Learned.String()
+	return s.text
 }
 
 func agent(ua string) string {

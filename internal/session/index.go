@@ -7,15 +7,18 @@ import (
 	"example.org/mediaproxy/internal/report"
 )
 
+// enter puts a session into the table. The caller holds its lock, and gave the
+// session the highest order yet.
+func (t *Table) enter(s *Session) {
+	t.sessions[key{s.callID, s.fromTag}] = s
+	t.queue.add(s)
+}
+
 // all returns the sessions in the order of their creation.
 func (t *Table) all() []*Session {
 	t.mu.RLock()
-	out := make([]*Session, 0, len(t.sessions))
-	for _, s := range t.sessions {
-		out = append(out, s)
-	}
-	t.mu.RUnlock()
-	inOrder(out)
+	defer t.mu.RUnlock()
+	out, _ := t.queue.after(make([]*Session, 0, len(t.sessions)), 0, len(t.sessions))
 	return out
 }
 
@@ -62,6 +65,7 @@ func (t *Table) forget(s *Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.sessions, key{s.callID, s.fromTag})
+	t.queue.remove(s)
 }
 
 // remember keeps a finished session so that it can still be explained: people

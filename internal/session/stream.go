@@ -21,6 +21,8 @@ type stream struct {
 	status    string // empty while live: then active or on hold
 	wait      time.Duration
 	addrs     [2]netip.AddrPort // of each party's SDP; the IP may be unspecified
+	local     [2]spelled        // for each party, in documents
+	remote    [2]spelled
 }
 
 func (st *stream) isLive() bool { return st.media != nil && st.status == "" }

@@ -53,11 +53,13 @@ type Table struct {
 	cfg    Config
 	engine *media.Engine
 	log    *slog.Logger
+	pages  sync.Pool // of *page
 
 	// mu guards what follows. A session's lock may be held when it is taken,
 	// never the other way round.
 	mu       sync.RWMutex
 	sessions map[key]*Session
+	queue    queue // the same, in the order of their creation
 	order    uint64
 	finished []*Session // the latest, in a ring
 	next     int        // of the ring
@@ -74,7 +76,9 @@ func New(cfg Config, engine *media.Engine, log *slog.Logger) *Table {
 	if cfg.Remember == 0 {
 		cfg.Remember = 256
 	}
-	return &Table{cfg: cfg, engine: engine, log: log, sessions: map[key]*Session{}}
+	t := &Table{cfg: cfg, engine: engine, log: log, sessions: map[key]*Session{}}
+	t.pages.New = func() any { return &page{} }
+	return t
 }
 
 // Finished is a session that ended, and the dispatcher that it belonged to.
@@ -138,7 +142,7 @@ func (t *Table) lookup(u control.Update, mayCreate bool) (s *Session, created bo
 	t.order++
 	s = newSession(t, u, t.order)
 	s.mu.Lock()
-	t.sessions[key{u.CallID, u.FromTag}] = s
+	t.enter(s)
 	return s, true, nil
 }
 

@@ -28,19 +28,41 @@ func ParseFormat(s string) (Format, error) {
 
 // AppendDocs writes documents, each one line of JSON.
 func AppendDocs(dst []byte, f Format, docs []json.RawMessage) []byte {
-	if f == Lines {
-		for _, d := range docs {
-			dst = append(dst, d...)
-			dst = append(dst, '\r', '\n')
-		}
-		return append(dst, '\r', '\n')
-	}
-	dst = append(dst, '[')
-	for i, d := range docs {
-		if i > 0 {
+	l := List{Format: f}
+	return l.Close(l.Append(dst, docs))
+}
+
+// List writes documents as they come. Until Close, what was written is no answer.
+type List struct {
+	Format Format
+	begun  bool
+}
+
+// Append writes some documents, each one line of JSON.
+func (l *List) Append(dst []byte, docs []json.RawMessage) []byte {
+	for _, d := range docs {
+		switch {
+		case l.Format == Lines:
+			dst = append(append(dst, d...), '\r', '\n')
+			continue
+		case l.begun:
 			dst = append(dst, ',', ' ')
+		default:
+			dst = append(dst, '[')
 		}
 		dst = append(dst, d...)
+		l.begun = true
+	}
+	return dst
+}
+
+// Close writes the end.
+func (l *List) Close(dst []byte) []byte {
+	switch {
+	case l.Format == Lines:
+		return append(dst, '\r', '\n')
+	case !l.begun:
+		dst = append(dst, '[')
 	}
 	return append(dst, ']', '\r', '\n')
 }

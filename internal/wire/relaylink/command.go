@@ -29,6 +29,7 @@ const (
 	HeaderOrder   = "order"
 	HeaderLimit   = "limit"
 	HeaderOffset  = "offset"
+	HeaderAfter   = "after" // of sessions: the next of the page before
 	HeaderCancel  = "cancel"
 	HeaderPlain   = "plain" // of sessions: yes = without what only link/2 carries
 )
