@@ -38,6 +38,9 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == echoCommand {
 		log.Fatal(echo(os.Args[2]))
 	}
+	if len(os.Args) == 2 && os.Args[1] == burnCommand {
+		burn()
+	}
 	// Threads that play phones must not wait for the one that reads statistics.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
 	os.Exit(run())

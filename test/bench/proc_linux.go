@@ -17,15 +17,9 @@ const clockTick = 10 * time.Millisecond
 // cpuTime of a process, all its threads, user and system. Packets that the
 // kernel delivers in the process's own context, as on loopback, are part of it.
 func cpuTime(pid int) (user, system time.Duration, err error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := statFields(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, 0, err
-	}
-	// The second field is a name in parentheses, which may contain anything.
-	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	const utime, stime = 14 - 3, 15 - 3
-	if len(fields) <= stime {
-		return 0, 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
 	u, err1 := strconv.ParseInt(fields[utime], 10, 64)
 	s, err2 := strconv.ParseInt(fields[stime], 10, 64)
@@ -33,6 +27,79 @@ func cpuTime(pid int) (user, system time.Duration, err error) {
 		return 0, 0, fmt.Errorf("/proc/%d/stat: times %q and %q", pid, fields[utime], fields[stime])
 	}
 	return time.Duration(u) * clockTick, time.Duration(s) * clockTick, nil
+}
+
+// Fields of a process in /proc, counted behind its name.
+const parent, utime, stime, cstime = 4 - 3, 14 - 3, 15 - 3, 17 - 3
+
+func statFields(path string) ([]string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	// The second field is a name in parentheses, which may contain anything.
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) <= cstime {
+		return nil, fmt.Errorf("%s has %d fields", path, len(fields))
+	}
+	return fields, nil
+}
+
+// surroundings is who used the processors so far.
+type surroundings struct {
+	programs []time.Duration
+	others   time.Duration // all other processes, those that ended included, and the host
+}
+
+func lookAround(programs []int) (s surroundings, err error) {
+	if s.others, err = stolen(); err != nil {
+		return s, err
+	}
+	for _, pid := range programs {
+		user, system, err := cpuTime(pid)
+		if err != nil {
+			return s, err
+		}
+		s.programs = append(s.programs, user+system)
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return s, err
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || slices.Contains(programs, pid) {
+			continue
+		}
+		fields, err := statFields(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || fields[parent] == kthreadd { // ended just now, or works for whom it may
+			continue
+		}
+		for _, field := range fields[utime : cstime+1] {
+			ticks, _ := strconv.ParseInt(field, 10, 64)
+			s.others += time.Duration(ticks) * clockTick
+		}
+	}
+	return s, nil
+}
+
+// kthreadd is the parent of the kernel's threads.
+const kthreadd = "2"
+
+// stolen is the time that processors wanted to run and the host did not let them.
+func stolen() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	const steal = 8 // cpu user nice system idle iowait irq softirq steal
+	fields := strings.Fields(line)
+	if len(fields) <= steal || fields[0] != "cpu" {
+		return 0, fmt.Errorf("/proc/stat begins with %q", line)
+	}
+	ticks, err := strconv.ParseInt(fields[steal], 10, 64)
+	return time.Duration(ticks) * clockTick, err
 }
 
 // resident is the memory of a process, in bytes.

@@ -55,6 +55,12 @@ func (p *process) stop() {
 	}
 }
 
+// kill is for a process that has nothing to tidy up.
+func (p *process) kill() {
+	p.cmd.Process.Kill()
+	<-p.done
+}
+
 // until waits for a condition while the process lives.
 func (p *process) until(what string, ready func() bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
@@ -125,6 +131,8 @@ relay_ip = 127.0.0.1
 port_range = %[4]d:%[5]d
 log_level = WARNING
 state_dir = %[1]s/state
+# Many calls have no media, and are to stay nevertheless.
+stream_timeout = 3600
 
 [TLS]
 certs_path = %[1]s/tls
