@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/control"
 	"example.org/mediaproxy/internal/wire/relaylink"
 )
 
 // BenchmarkSessions is how long a full relay's answer to `sessions` keeps the
-// commands behind it waiting.
+// commands behind it waiting: a page of it, and the whole, as old dispatchers want it.
 func BenchmarkSessions(b *testing.B) {
 	calls := &fakeCalls{}
 	for i := range 4500 {
@@ -26,12 +27,16 @@ func BenchmarkSessions(b *testing.B) {
 		b.Fatal(err)
 	}
 	c := &conn{relay: r}
-	b.ReportAllocs()
-	for b.Loop() {
-		line, err := c.sessions(relaylink.Command{})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.SetBytes(int64(len(line)))
+	for name, headers := range map[string][]control.Header{"page": {{Name: relaylink.HeaderLimit, Value: "128"}}, "whole": nil} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				line, err := c.sessions(relaylink.Command{Headers: headers})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.SetBytes(int64(len(line)))
+			}
+		})
 	}
 }

@@ -131,10 +131,11 @@ func (f *fakeCalls) Sessions() []report.Session {
 }
 
 func (f *fakeCalls) Page(after uint64, limit int, each func(*report.Session)) (next uint64) {
-	docs := f.Sessions()
-	docs = docs[min(int(after), len(docs)):]
-	for i := range min(limit, len(docs)) {
-		each(&docs[i])
+	f.mu.Lock()
+	docs := f.docs[min(int(after), len(f.docs)):]
+	f.mu.Unlock()
+	for _, doc := range docs[:min(limit, len(docs))] {
+		each(&doc)
 	}
 	if len(docs) > limit {
 		next = after + uint64(limit)

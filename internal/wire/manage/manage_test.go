@@ -80,6 +80,14 @@ func TestAppendDocs(t *testing.T) {
 		if string(got) != tt.want {
 			t.Errorf("AppendDocs(%d, %s) = %q, want %q", tt.format, tt.docs, got, tt.want)
 		}
+		// It is the same when documents come one after the other.
+		list, pieces := List{Format: tt.format}, []byte(nil)
+		for i := range tt.docs {
+			pieces = list.Append(list.Append(pieces, tt.docs[i:i+1]), nil)
+		}
+		if pieces = list.Close(pieces); !bytes.Equal(pieces, got) {
+			t.Errorf("in pieces %q, want %q", pieces, got)
+		}
 		back, err := ReadAnswer(reader(got))
 		if err != nil || len(back.Docs) != len(tt.docs) || back.Docs == nil {
 			t.Errorf("%q read as %+v, %v", got, back, err)
