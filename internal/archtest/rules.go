@@ -52,6 +52,7 @@ var leaves = map[string][]string{
 	"wire/rtpproxyctl": {},
 	"wire/mi":          {},
 	"wire/rtp":         {},
+	"wire/snapshot":    {},
 	"report":           {},
 	"config":           {},
 	"pki":              {},
