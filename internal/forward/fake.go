@@ -19,6 +19,7 @@ type Fake struct {
 	mu    sync.Mutex
 	now   time.Duration
 	ports map[netip.AddrPort]*fakePort
+	left  map[netip.AddrPort]*fakePort // of the process before, see Next
 	sent  []Sent
 }
 
@@ -54,13 +55,39 @@ func (t *Fake) Open(local netip.AddrPort, _ uint32, h Handler) (Port, error) {
 	return p, nil
 }
 
-// Adopt implements Table. A Fake that plays the next process keeps nothing.
+// Next is the table of the next process on the same host, for which this one's ports
+// wait with their counters and flows. This one is not to be used any more.
+func (t *Fake) Next() *Fake {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := NewFake()
+	next.Limit, next.InUse, next.now, next.left = t.Limit, t.InUse, t.now, t.ports
+	return next
+}
+
+// Adopt implements Table.
 func (t *Fake) Adopt(local netip.AddrPort, group uint32, h Handler) (Port, error) {
-	return t.Open(local, group, h)
+	t.mu.Lock()
+	p := t.left[local]
+	if p == nil || t.InUse[local] || t.ports[local] != nil {
+		t.mu.Unlock()
+		return t.Open(local, group, h)
+	}
+	defer t.mu.Unlock()
+	delete(t.left, local)
+	p.handler, p.table = h, t
+	t.ports[local] = p
+	return p, nil
 }
 
 // Claimed implements Table.
-func (t *Fake) Claimed() int { return 0 }
+func (t *Fake) Claimed() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.left)
+	t.left = nil
+	return n
+}
 
 // Now implements Table.
 func (t *Fake) Now() time.Duration {

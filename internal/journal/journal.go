@@ -205,20 +205,40 @@ func (l *Log) note(op operation, key string, s *segment, offset int64, size int)
 }
 
 // Each calls do for every live record, in the order of their places on disk. It is meant
-// for the start, before the first Put: a Put waits until it is through. What waits
-// because of a failing disk is left out.
+// for the start: what is put meanwhile may be missing, and so is what waits because of a
+// failing disk. do may put and delete.
 func (l *Log) Each(do func(key string, value []byte)) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, key := range l.keys() {
-		value, err := l.index[key].read()
-		if err != nil {
-			l.opts.Log.Error("a record of the journal cannot be read any more and is lost", "folder", l.where, "error", err)
-			l.trouble.lost++
-			continue
+	keys := l.keys()
+	l.mu.Unlock()
+	for _, key := range keys {
+		if value, ok := l.get(key); ok {
+			do(key, value)
 		}
-		do(key, value)
 	}
+}
+
+func (l *Log) get(key string) (value []byte, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, ok := l.index[key]
+	if !ok {
+		return nil, false
+	}
+	value, err := at.read()
+	if err != nil {
+		l.unreadable(key, at, err)
+		return nil, false
+	}
+	return value, true
+}
+
+// unreadable gives up a record that was whole when the journal was opened.
+func (l *Log) unreadable(key string, at place, err error) {
+	l.opts.Log.Error("a record of the journal cannot be read any more and is lost", "folder", l.where, "error", err)
+	l.trouble.lost++
+	l.sizes.live -= int64(at.size)
+	delete(l.index, key)
 }
 
 // keys returns those of live records in the order of their places.

@@ -249,10 +249,7 @@ func (l *Log) move(keys []string, next *segment) ([]string, error) {
 		}
 		value, err := at.read()
 		if err != nil {
-			l.opts.Log.Error("a record of the journal cannot be read any more and is lost", "folder", l.where, "error", err)
-			l.trouble.lost++
-			l.sizes.live -= int64(at.size)
-			delete(l.index, key)
+			l.unreadable(key, at, err)
 			continue
 		}
 		if err := l.append(opPut, key, value); err != nil {

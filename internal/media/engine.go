@@ -30,9 +30,10 @@ type Engine struct {
 	groups  atomic.Uint32
 	refused [len(refusals)]atomic.Uint64
 
-	mu    sync.RWMutex // guards what follows
-	pools map[netip.Addr]*pool
-	open  map[netip.AddrPort]*Stream
+	mu       sync.RWMutex // guards what follows
+	pools    map[netip.Addr]*pool
+	open     map[netip.AddrPort]*Stream
+	restored []*Stream // that wait for Resume
 }
 
 // refusals are the reasons that are counted for metrics.
@@ -63,12 +64,16 @@ type Spec struct {
 	// faces each if the configuration wants that. Invalid: unknown.
 	Faces  [2]netip.Addr
 	CallID string // for the log
+	// Changed is called when packets changed what the next process has to know: an
+	// address was learned or left, media began. It is called under locks of the packet
+	// path and must return at once. nil: nobody wants to know.
+	Changed func()
 }
 
 // Open makes a stream with four fresh ports, or none at all.
 func (e *Engine) Open(spec Spec) (*Stream, error) {
 	s := &Stream{
-		engine: e, callID: spec.CallID, mediaType: spec.MediaType, udptl: spec.MediaType == "image",
+		engine: e, callID: spec.CallID, changed: spec.Changed, mediaType: spec.MediaType, udptl: spec.MediaType == "image",
 		created: e.table.Now(), wall: time.Now(),
 	}
 	group := e.groups.Add(1)
@@ -82,17 +87,22 @@ func (e *Engine) Open(spec Spec) (*Stream, error) {
 			return nil, err
 		}
 	}
+	e.register(s)
+	s.mu.Lock() // datagrams may be there already
+	s.running = true
+	s.mu.Unlock()
+	return s, nil
+}
+
+// register notes whose the ports are.
+func (e *Engine) register(s *Stream) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	for path := range s.legs {
 		for _, l := range s.legs[path] {
 			e.open[l.port.Local()] = s
 		}
 	}
-	e.mu.Unlock()
-	s.mu.Lock() // datagrams may be there already
-	s.running = true
-	s.mu.Unlock()
-	return s, nil
 }
 
 // openPair binds RTP on an even port and RTCP on the odd one above.
@@ -131,7 +141,7 @@ func (e *Engine) openPair(s *Stream, side Side, local netip.Addr, group uint32) 
 
 func (e *Engine) bindPair(s *Stream, side Side, local netip.Addr, number uint16, group uint32) (pair [2]*leg, err error) {
 	for path := range pair {
-		l := &leg{stream: s, side: side, path: Path(path)}
+		l := &leg{stream: s, side: side, path: Path(path), first: Never}
 		// Datagrams may arrive from here on; the stream is not running yet.
 		l.port, err = e.table.Open(netip.AddrPortFrom(local, number+uint16(path)), group, l)
 		if err != nil {
@@ -151,7 +161,7 @@ func (e *Engine) release(s *Stream) {
 	for side := range 2 {
 		var open []*leg
 		for path := range 2 {
-			if l := s.legs[path][side]; l != nil {
+			if l := s.legs[path][side]; l != nil && l.isOpen() {
 				open = append(open, l)
 			}
 		}

@@ -25,26 +25,28 @@ func (s *Stream) Expired() (Timeout, bool) {
 	}
 	cfg := &s.engine.cfg
 	last := [2]time.Duration{s.lastMedia(Caller), s.lastMedia(Callee)}
-	latest := max(last[Caller], last[Callee])
+	latest := later(last[Caller], last[Callee])
 	began := latest != forward.Never
+	// What was not heard while one process took over from another proves nothing.
+	deaf := s.restored != 0 && now-s.restored < cfg.IdleTimeout
 	switch {
 	case s.onHold():
-		if now-max(latest, s.heldAt) >= cfg.HoldTimeout {
+		if now-later(latest, s.heldAt) >= cfg.HoldTimeout && !deaf {
 			return Timeout{report.StatusHoldTimeout, cfg.HoldTimeout}, true
 		}
 	case !began:
-		if now-max(s.created, s.resumed, s.at) >= cfg.StreamTimeout {
+		if now-max(s.created, s.resumed, s.at, s.restored) >= cfg.StreamTimeout {
 			status := report.StatusNoTraffic
 			if s.parties[Caller].ICE && s.parties[Callee].ICE {
 				status = report.StatusUnselectedICE // the agents found a better way
 			}
 			return Timeout{status, cfg.StreamTimeout}, true
 		}
-	case now-max(latest, s.resumed) >= cfg.IdleTimeout:
+	case now-max(latest, s.resumed, s.restored) >= cfg.IdleTimeout:
 		return Timeout{report.StatusIdle, cfg.IdleTimeout}, true
 	case cfg.OneWayTimeout > 0:
 		for side, at := range last {
-			if s.parties[side].Direction == SendRecv && s.answered && now-max(at, s.created, s.resumed, s.at) >= cfg.OneWayTimeout {
+			if s.parties[side].Direction == SendRecv && s.answered && now-max(at, s.created, s.resumed, s.at, s.restored) >= cfg.OneWayTimeout {
 				return Timeout{report.StatusOneWay, cfg.OneWayTimeout}, true
 			}
 		}
@@ -71,10 +73,24 @@ func (s *Stream) OneWay() bool {
 			heard++
 		}
 	}
-	return heard == 1 && now-max(s.at, s.resumed) >= oneWayAfter
+	return heard == 1 && now-max(s.at, s.resumed, s.restored) >= oneWayAfter
 }
 
 // lastMedia is when a party was last heard, on either path.
 func (s *Stream) lastMedia(side Side) time.Duration {
-	return max(s.legs[RTP][side].port.Counters().LastMedia, s.legs[RTCP][side].port.Counters().LastMedia)
+	last := forward.Never
+	for path := range s.legs {
+		l := s.legs[path][side]
+		last = later(last, later(l.first, l.port.Counters().LastMedia))
+	}
+	return last
+}
+
+// later is the later of two times, either of which may be Never. After a restart of the
+// host, times of before are negative.
+func later(a, b time.Duration) time.Duration {
+	if a == forward.Never || b != forward.Never && b > a {
+		return b
+	}
+	return a
 }

@@ -59,7 +59,14 @@ type leg struct {
 	installed forward.Flow
 	// unreachable is where nobody listened, by the latest ICMP error.
 	unreachable netip.AddrPort
-	queue       [][]byte // checks that wait for the other party's address
+	queue       [][]byte      // checks that wait for the other party's address
+	first       time.Duration // its first media; Never if none
+}
+
+// isOpen says whether the leg has a port of this process. The stream may have ended.
+func (l *leg) isOpen() bool {
+	_, closed := l.port.(*closedPort)
+	return !closed
 }
 
 func (l *leg) other() *leg { return l.stream.legs[l.path][l.side.Other()] }
@@ -74,6 +81,7 @@ func (l *leg) Handle(d forward.Datagram) forward.Verdict {
 	if !s.running {
 		return forward.Verdict{}
 	}
+	provisional := l.learner.provisional
 	decision := l.learner.learn(l.observe(d), l.current(), s.engine.policy, l.mayLearn(d.Source))
 	if decision.why != "" {
 		l.note(d.Now, decision.why, d.Source)
@@ -85,6 +93,13 @@ func (l *leg) Handle(d forward.Datagram) forward.Verdict {
 		l.learned()
 	} else if !l.learner.provisional {
 		s.refresh(l.path)
+	}
+	begins := d.Kind.IsMedia() && l.first == Never
+	if begins {
+		l.first = d.Now
+	}
+	if begins || decision.changed || provisional != l.learner.provisional {
+		s.touch()
 	}
 	return l.relay(d)
 }
@@ -98,6 +113,7 @@ func (l *leg) Unreachable(now time.Duration, dest netip.AddrPort) {
 	if current, ok := l.destination(); s.running && ok && current == dest && l.unreachable != dest {
 		l.unreachable = dest
 		l.note(now, report.Unreachable, dest)
+		s.touch()
 	}
 }
 
@@ -187,7 +203,12 @@ func (l *leg) flush() {
 
 func (l *leg) current() current {
 	c := l.port.Counters()
-	return current{lastSeen: c.LastSeen, quality: c.Quality}
+	cur := current{lastSeen: c.LastSeen, quality: c.Quality}
+	if l.stream.restored != 0 {
+		// Nobody listened while one process took over from another.
+		cur.lastSeen = max(cur.lastSeen, l.stream.restored)
+	}
+	return cur
 }
 
 // observe reads from a datagram what learning needs. Nothing on the RTCP path

@@ -3,6 +3,7 @@ package media
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -33,8 +34,9 @@ func random(free []uint16) int { return rand.IntN(len(free)) }
 // pool holds the port pairs of one local address, each named by its even port.
 type pool struct {
 	// set in newPool, read-only afterwards
-	rest time.Duration
-	pick Picker
+	rest       time.Duration
+	pick       Picker
+	first, end int // of the range; end is excluded
 
 	mu      sync.Mutex // guards what follows
 	free    []uint16
@@ -51,12 +53,11 @@ func newPool(first, end uint16, rest time.Duration, pick Picker) *pool {
 	if pick == nil {
 		pick = random
 	}
-	p := &pool{rest: rest, pick: pick}
-	last := int(end)
+	p := &pool{rest: rest, pick: pick, first: int(first), end: int(end)}
 	if end == 0 {
-		last = 1 << 16
+		p.end = 1 << 16
 	}
-	for n := int(first); n+1 < last; n += 2 {
+	for n := p.first; n+1 < p.end; n += 2 {
 		p.free = append(p.free, uint16(n))
 	}
 	return p
@@ -90,6 +91,9 @@ func (p *pool) take(now time.Duration) (port uint16, early bool, err error) {
 // give returns a pair. One that carried a datagram rests; one that did not, or
 // that could not be bound (asRested false either way), is free at once.
 func (p *pool) give(port uint16, used bool, now time.Duration) {
+	if !p.covers(port) {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if used {
@@ -97,6 +101,31 @@ func (p *pool) give(port uint16, used bool, now time.Duration) {
 		return
 	}
 	p.free = append(p.free, port)
+}
+
+// covers says whether a pair is of the range. One that a former process had may not be,
+// if the range was changed: it is used to its end, and no more.
+func (p *pool) covers(port uint16) bool { return int(port) >= p.first && int(port)+1 < p.end }
+
+// claim takes one certain pair, which a former process had. It returns false if another
+// stream has it.
+func (p *pool) claim(port uint16) bool {
+	if !p.covers(port) {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := (int(port) - p.first) / 2 // where it is unless others were taken before
+	if i >= len(p.free) || p.free[i] != port {
+		i = slices.Index(p.free, port)
+	}
+	if i < 0 {
+		return false
+	}
+	n := len(p.free)
+	p.free[i] = p.free[n-1]
+	p.free = p.free[:n-1]
+	return true
 }
 
 // available counts the pairs that take could hand out now or after their rest.

@@ -34,11 +34,12 @@ func (s *Stream) Stats() Stats {
 	s.mu.Lock()
 	now := s.now()
 	learned := [2]netip.AddrPort{s.legs[RTP][Caller].learner.learned, s.legs[RTP][Callee].learner.learned}
+	began := [2]time.Duration{s.legs[RTP][Caller].first, s.legs[RTP][Callee].first}
 	s.mu.Unlock()
 	st := Stats{MediaType: s.mediaType, FirstMedia: Never}
 	for side := range st.Parties {
 		media, control := s.legs[RTP][side].port.Counters(), s.legs[RTCP][side].port.Counters()
-		if first := media.FirstSeen; first != forward.Never && (st.FirstMedia == Never || first-s.created < st.FirstMedia) {
+		if first := began[side]; first != Never && (st.FirstMedia == Never || first-s.created < st.FirstMedia) {
 			st.FirstMedia = first - s.created
 		}
 		st.Parties[side] = PartyStats{

@@ -42,9 +42,10 @@ func (p Party) OnHold() bool {
 
 // Stream is one running media stream: four ports, two paths, two parties.
 type Stream struct {
-	// set by Engine.Open, read-only afterwards
+	// set by Engine.Open or Engine.Restore, read-only afterwards
 	engine    *Engine
 	callID    string
+	changed   func() // see Spec
 	mediaType string
 	udptl     bool
 	created   time.Duration
@@ -59,6 +60,8 @@ type Stream struct {
 	answered bool
 	at       time.Duration // of the answer
 	running  bool          // all legs stand and Close was not called
+	waiting  bool          // restored, and to run with Resume
+	restored time.Duration // when this process took it over; zero: it opened it
 	endedAt  time.Duration
 	history  history
 }
@@ -212,12 +215,19 @@ func (s *Stream) Close(why string) {
 	now := s.engine.table.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.running {
+	if !s.running && !s.waiting {
 		return
 	}
 	s.note(now, report.Ended, why)
-	s.running, s.endedAt = false, now
+	s.running, s.waiting, s.endedAt = false, false, now
 	s.engine.release(s)
+}
+
+// touch says that packets changed something, see Spec.
+func (s *Stream) touch() {
+	if s.changed != nil {
+		s.changed()
+	}
 }
 
 func (s *Stream) note(now time.Duration, why report.Why, detail string) {

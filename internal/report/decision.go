@@ -48,6 +48,7 @@ const (
 	QueueFull      Why = "queue-full"
 	EarlyReuse     Why = "early-port-reuse"
 	Unreachable    Why = "unreachable" // an ICMP error came back from where media is sent
+	Restored       Why = "restored"
 	Ended          Why = "ended"
 )
 
@@ -88,6 +89,7 @@ var sentences = map[Why]string{
 	QueueFull:      "dropped: too many connectivity checks wait for an address of the other party",
 	EarlyReuse:     "the port was used by another call less than port_rest_time ago",
 	Unreachable:    "nobody listens there: the host or a firewall answers media with an ICMP error",
+	Restored:       "taken over by the next process of this relay",
 	Ended:          "ended",
 }
 
