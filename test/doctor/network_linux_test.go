@@ -112,6 +112,13 @@ func TestForeignSockets(t *testing.T) {
 	f.says("capabilities", "warn", "this process lacks CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW")
 }
 
+// A tunnel's socket is the kernel's.
+func TestTunnelSocket(t *testing.T) {
+	p := newPatient(t)
+	p.host.IP("link add vx0 type vxlan id 1 dstport 40020 dev up0", "link set vx0 up")
+	p.examine().says("ports", "warn", "the kernel, or a program outside of this container, has 40020: no call")
+}
+
 func listen(t *testing.T, p *patient, a string) {
 	t.Helper()
 	c, err := p.host.ListenUDP(netip.MustParseAddrPort(a))
@@ -150,20 +157,23 @@ func TestReservedPorts(t *testing.T) {
 
 func TestFirewall(t *testing.T) {
 	p := newPatient(t)
-	p.examine().says("firewall", "pass", "no rules for what comes in; decided streams pass by INPUT, FORWARD and conntrack")
+	p.examine().says("firewall", "pass", "no rules for what comes in; decided streams bypass INPUT, FORWARD and conntrack")
 	p.host.NFT(`table inet guard {
 		chain in { type filter hook input priority 0; policy drop; tcp dport 22 accept; }
 		chain out { type filter hook output priority 0; policy accept; tcp dport 22 accept; }
 		chain other { tcp dport 22 accept; }
 	}
+	table ip closed {
+		chain in { type filter hook input priority 0; policy drop; }
+	}
 	table ip idle {
 		chain in { type filter hook input priority 0; policy accept; }
 	}`)
-	const open = "nft insert rule inet guard in udp dport 40000-40099 accept"
+	const open = "nft insert rule inet guard in udp dport 40000-40099 accept && nft insert rule ip closed in udp dport 40000-40099 accept"
 	f := p.examine()
-	f.says("firewall", "pass", "first packets do not, unless open already: "+open)
+	f.says("firewall", "pass", "for the others: "+open)
 	if got := f.results["firewall"].Found; !strings.HasSuffix(got, open) {
-		t.Errorf("more than the one chain that counts: %q", got)
+		t.Errorf("more than the two chains that count: %q", got)
 	}
 	p.host.Output("", "sh", "-ec", open)
 }

@@ -26,7 +26,10 @@ func ports(f *facts) outcome {
 	hidden := 0
 	for _, t := range f.taken {
 		name := fmt.Sprintf("%s (pid %d)", t.name, t.pid)
-		if t.pid == 0 {
+		switch {
+		case t.pid == 0 && f.self.uid == 0: // tunnels such as WireGuard and VXLAN
+			name = "the kernel, or a program outside of this container,"
+		case t.pid == 0:
 			name = fmt.Sprintf("a program of user %d", t.uid)
 			hidden++
 		}

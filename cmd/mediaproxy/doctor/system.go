@@ -8,7 +8,7 @@ import (
 
 // firewall: rules do not see decided streams. That is no fault, but people should know.
 func firewall(f *facts) outcome {
-	note := "decided streams pass by INPUT, FORWARD and conntrack"
+	note := "decided streams bypass INPUT, FORWARD and conntrack"
 	if f.noKernelPath() != "" {
 		note = "all media passes INPUT"
 	}
@@ -27,9 +27,9 @@ func firewall(f *facts) outcome {
 	case len(open) == 0:
 		return pass("no rules for what comes in; %s", note)
 	case f.noKernelPath() != "":
-		return pass("%s; unless open already: %s", note, strings.Join(open, " && "))
+		return pass("%s, so it has to be open: %s", note, strings.Join(open, " && "))
 	}
-	return pass("%s; first packets do not, unless open already: %s", note, strings.Join(open, " && "))
+	return pass("%s; for the others: %s", note, strings.Join(open, " && "))
 }
 
 // forwarding: people of other relays look for this setting.
