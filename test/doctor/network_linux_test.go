@@ -52,8 +52,9 @@ func TestOtherDevices(t *testing.T) {
 
 	p.host.IP("addr del 198.51.100.1/32 dev far0", "tuntap add dev tun0 mode tun", "link set tun0 up", "addr add 198.51.100.1/32 dev lo")
 	f := p.examine()
-	f.says("hook lo", "skip", "programs on this host are moved in user space")
-	f.says("offloads lo", "skip", "loopback")
+	f.says("address", "pass", "198.51.100.1 on lo")
+	f.says("hook up0", "pass", "up, MTU 1500") // it may arrive there
+	f.says("hook far0", "pass", "up, MTU 1500")
 
 	// Its link is there as long as a program has it open.
 	file, err := openTunnel(p.host, "tun0")
@@ -130,18 +131,33 @@ func listen(t *testing.T, p *patient, a string) {
 
 // What a relay has is not in its way, whoever looks; its rights are those that count.
 func TestRunningRelay(t *testing.T) {
-	p := newPatient(t)
-	pair := program.Start(t, p.binary, p.host, program.Settings{"relay_ip": relayIP.String(), "port_range": "40000:40100"})
-	holdCall(t, p, pair.Socket)
-	relay := fmt.Sprintf("the running relay (pid %d)", pair.RelayPID())
-	f := p.examine()
-	f.says("ports", "pass", "no other program has one")
-	f.says("capabilities", "pass", relay+" has CAP_BPF")
-	f.says("descriptors", "pass", relay+" may have")
-	f.says("reserved ports", "pass", "40000-40099 is in net.ipv4.ip_local_reserved_ports") // the relay's own work
-	port := listenFree(t, p)
-	p.examine().says("ports", "warn", fmt.Sprintf("has %d: no call", port))
-	p.examine(plain...).says("capabilities", "pass", relay)
+	for _, way := range []string{"auto", "clsact", "off"} {
+		t.Run(way, func(t *testing.T) {
+			p := newPatient(t, "fast_path = "+way)
+			pair := program.Start(t, p.binary, p.host, program.Settings{"relay_ip": relayIP.String(), "port_range": "40000:40100", "fast_path": way})
+			port := holdCall(t, pair.Socket)
+			f := p.examine()
+			f.says("ports", "pass", "no other program has one")
+			f.says("reserved ports", "pass", "40000-40099 is in net.ipv4.ip_local_reserved_ports") // the relay's own work
+			relay := fmt.Sprintf("the running relay (pid %d)", pair.RelayPID())
+			f.says("descriptors", "pass", relay+" may have")
+			if way == "off" {
+				if c, err := p.host.ListenUDP(netip.AddrPortFrom(relayIP, port)); err == nil {
+					c.Close()
+					t.Errorf("the relay has no socket at port %d, so nothing was shown", port)
+				}
+			} else {
+				f.says("capabilities", "pass", relay+" has CAP_BPF")
+				f.says("hook up0", "pass", "no other programs on it")
+				if !strings.Contains(pair.RelayLog(), "decided flows are moved inside the kernel") {
+					t.Error("the relay has no program there, so nothing was shown")
+				}
+				p.examine(plain...).says("capabilities", "pass", relay)
+			}
+			taken := listenFree(t, p)
+			p.examine().says("ports", "warn", fmt.Sprintf("has %d: no call", taken))
+		})
+	}
 }
 
 func TestReservedPorts(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 const (
 	capNetAdmin    = 12
 	capNetRaw      = 13
-	capSysAdmin    = 21
 	capSysResource = 24
 	capBPF         = 39
 )
@@ -29,7 +28,7 @@ func (f *facts) judgedName() string {
 }
 
 func capabilities(f *facts) outcome {
-	if why := f.noKernelPath(); why != "" {
+	if why := f.noBPF(); why != "" {
 		return skip("%s", why)
 	}
 	p := f.judged
@@ -38,17 +37,17 @@ func capabilities(f *facts) outcome {
 	}
 	if p.ownUsers {
 		return f.lacking("run it as a user of the host: for a container --userns=host",
-			"%s is in a user namespace, where CAP_BPF does not count: packets are moved in user space", f.judgedName())
+			"%s is in a user namespace, where CAP_BPF does not count: %s", f.judgedName(), instead)
 	}
 	missing := p.missing()
 	if len(missing) == 0 {
 		return pass("%s has CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW%s", f.judgedName(), f.alsoOf())
 	}
 	list := "CAP_" + strings.Join(missing, ", CAP_")
-	if len(missing) == 1 && missing[0] == "NET_RAW" {
-		return warn(p.mendCapabilities(missing), "%s lacks %s: the slow path binds a socket for each port", f.judgedName(), list)
+	if len(missing) == 1 && missing[0] == "NET_RAW" && f.relay.FastPath != "sk_lookup" {
+		return warn(p.mendCapabilities(missing), "%s lacks %s: the slow path has a socket for each port", f.judgedName(), list)
 	}
-	return f.lacking(p.mendCapabilities(missing), "%s lacks %s: packets are moved in user space", f.judgedName(), list)
+	return f.lacking(p.mendCapabilities(missing), "%s lacks %s: %s", f.judgedName(), list, instead)
 }
 
 // alsoOf says what else one should know when this process has all of them.
@@ -65,10 +64,9 @@ func (f *facts) alsoOf() string {
 func (p process) missing() []string {
 	var out []string
 	for _, w := range wanted {
-		if p.effective.has(w.number) || w.number == capBPF && p.effective.has(capSysAdmin) {
-			continue // CAP_SYS_ADMIN includes CAP_BPF
+		if !p.effective.has(w.number) {
+			out = append(out, w.name)
 		}
-		out = append(out, w.name)
 	}
 	return out
 }

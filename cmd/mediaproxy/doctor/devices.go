@@ -66,13 +66,12 @@ func hook(f *facts, d Device) outcome {
 		return skip("%s", why)
 	case d.Loopback:
 		return skip("packets of programs on this host are moved in user space")
+	case !d.arrives():
+		return skip("nothing arrives by a %s device", d.Kind)
 	case d.Hardware != ethernet:
 		return f.lacking("put relay_ip on an Ethernet device", "is not Ethernet: its packets are moved in user space")
 	}
-	name := "tcx"
-	if f.known && !f.kernel.has(tcxKernel) {
-		name = "clsact"
-	}
+	name := f.hookName()
 	if len(d.Programs) == 0 {
 		return pass("up, MTU %d, %s, no other programs on it", d.MTU, name)
 	}

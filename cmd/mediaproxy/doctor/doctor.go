@@ -21,7 +21,8 @@ type Relay struct {
 	Addresses   []netip.Addr // none: neither configured nor found
 	FirstPort   uint16
 	LastPort    uint16
-	FastPath    string // "auto", "tc" or "off"
+	FastPath    string // "auto", "tc", "clsact", "sk_lookup" or "off"
+	BPFDir      string // empty: nothing outlives the relay
 	StateDir    string
 	Descriptors int // that it needs when all packets are moved in user space
 }

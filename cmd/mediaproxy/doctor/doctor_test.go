@@ -109,11 +109,15 @@ func TestKernel(t *testing.T) {
 		{"first with tcx", old("6.6.0"), []want{{"kernel", Pass, "tcx", ""}}},
 		{"floor", old("5.15.0-100-generic"), []want{{"kernel", Pass, "clsact", ""}}},
 		{"too old", old("5.14.0-503.el9"), []want{
-			{"kernel", Warn, "5.14.0-503.el9: packets are moved in user space, the fast path needs 5.15", newer},
+			{"kernel", Warn, "5.14.0-503.el9: packets are moved in user space, with a socket for each port; the fast path needs 5.15", newer},
 			{"capabilities", Skip, noPath, ""}, {"bpffs", Skip, noPath, ""}, {"hook eth0", Skip, noPath, ""}}},
 		{"before memory accounting", old("5.10.0-30-amd64"), []want{
 			{"kernel", Warn, "user space", newer}, {"memory lock", Warn, "this process may lock 8192 KiB", memlock},
 			{"capabilities", Skip, noPath, ""}, {"bpffs", Skip, noPath, ""}, {"hook eth0", Skip, noPath, ""}}},
+		{"clsact wanted", func(h *recorded, r *Relay) { r.FastPath = "clsact" }, []want{{"kernel", Pass, "fast path by clsact", ""}, {"hook eth0", Pass, "up, MTU 1500, clsact", ""}}},
+		{"sk_lookup wanted", func(h *recorded, r *Relay) { r.FastPath = "sk_lookup" }, []want{
+			{"kernel", Pass, "fast_path = sk_lookup: packets are moved in user space", ""},
+			{"hook eth0", Skip, "fast_path = sk_lookup", ""}, {"firewall", Pass, "all media passes INPUT", ""}}},
 		{"too old for fast_path = tc", func(h *recorded, r *Relay) { old("5.4.0")(h, r); r.FastPath = "tc" }, []want{
 			{"kernel", Fail, "user space", newer}, {"memory lock", Warn, "8192 KiB", memlock},
 			{"capabilities", Skip, noPath, ""}, {"bpffs", Skip, noPath, ""}, {"hook eth0", Skip, noPath, ""}}},
@@ -139,11 +143,12 @@ func TestCapabilities(t *testing.T) {
 		{"no BPF, fast_path = tc", func(h *recorded, r *Relay) { self(noBPF, noBPF)(h, r); r.FastPath = "tc" }, []want{
 			{"capabilities", Fail, "lacks CAP_BPF", "in a container: --cap-add BPF"}}},
 		{"no raw sockets", self(noNetRaw, allCaps), []want{
-			{"capabilities", Warn, "lacks CAP_NET_RAW: the slow path binds a socket for each port", setcap}}},
+			{"capabilities", Warn, "lacks CAP_NET_RAW: the slow path has a socket for each port", setcap}}},
 		{"nothing", self(noCaps, allCaps), []want{
 			{"capabilities", Warn, "lacks CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW: packets are moved in user space", setcap}}},
-		{"CAP_SYS_ADMIN includes CAP_BPF", self(onlyAdmin, allCaps), []want{
-			{"capabilities", Warn, "lacks CAP_NET_ADMIN, CAP_NET_RAW", setcap}}},
+		{"no raw sockets, fast_path = sk_lookup", func(h *recorded, r *Relay) { self(noNetRaw, allCaps)(h, r); r.FastPath = "sk_lookup" }, []want{
+			{"capabilities", Fail, "lacks CAP_NET_RAW: packets are moved in user space, with a socket for each port", setcap},
+			{"hook eth0", Skip, "fast_path = sk_lookup", ""}}},
 		{"user namespace", func(h *recorded, r *Relay) {
 			h.write("proc/self/uid_map", "         0       1000          1\n")
 		}, []want{{"capabilities", Warn, "user namespace", "run it as a user of the host: for a container --userns=host"}}},
@@ -170,21 +175,26 @@ func TestCapabilities(t *testing.T) {
 
 func TestBPFFS(t *testing.T) {
 	fresh := func(h *recorded, mode fs.FileMode) {
-		bpf := folder(bpfFolder, 0, mode)
-		bpf.Type = bpfMagic
-		h.folders[bpfFolder] = bpf
-		h.folders[pinFolder] = missing(folder(pinFolder, 0, 0o755, Step{bpfFolder, 0, 0, mode}), 4)
+		h.folders[bpfFolder] = pinned(folder(bpfFolder, 0, mode))
+		h.folders[pinFolder] = pinned(missing(folder(pinFolder, 0, 0o755, Step{bpfFolder, 0, 0, mode}), 4))
+	}
+	// set gives both the same, as a file system does.
+	set := func(h *recorded, change func(d *Folder)) {
+		for path, d := range h.folders {
+			if strings.HasPrefix(path, bpfFolder) {
+				change(&d)
+				h.folders[path] = d
+			}
+		}
 	}
 	const install = "install -d -o mediaproxy /sys/fs/bpf/mediaproxy"
 	runScenes(t, []scene{
-		{"not mounted", func(h *recorded, r *Relay) { h.folders[bpfFolder] = folder(bpfFolder, 0, 0o755) }, []want{
+		{"not mounted", func(h *recorded, r *Relay) { set(h, func(d *Folder) { d.Type = 0x62656572 }) }, []want{
 			{"bpffs", Fail, "nothing is mounted at /sys/fs/bpf: without it calls lose their media at a restart", "mount -t bpf bpf /sys/fs/bpf"}}},
 		{"not there", func(h *recorded, r *Relay) { h.folders[bpfFolder] = missing(folder(bpfFolder, 0, 0o755), 3) }, []want{
 			{"bpffs", Fail, "there is no /sys/fs/bpf", "in a container: --volume /sys/fs/bpf:/sys/fs/bpf"}}},
 		{"read-only", func(h *recorded, r *Relay) {
-			bpf := h.folders[bpfFolder]
-			bpf.ReadOnly = true
-			h.folders[bpfFolder] = bpf
+			set(h, func(d *Folder) { d.ReadOnly = true })
 		}, []want{{"bpffs", Fail, "read-only", "mount -o remount,rw /sys/fs/bpf"}}},
 		{"as systemd mounts it", func(h *recorded, r *Relay) { fresh(h, 0o700) }, []want{
 			{"bpffs", Fail, "user mediaproxy may not enter /sys/fs/bpf", "chmod o+x /sys/fs/bpf && " + install}}},
@@ -192,8 +202,17 @@ func TestBPFFS(t *testing.T) {
 			{"bpffs", Fail, "user mediaproxy has no /sys/fs/bpf/mediaproxy", install}}},
 		{"everybody may make one", func(h *recorded, r *Relay) { fresh(h, 0o777) }, []want{
 			{"bpffs", Pass, "mounted; mediaproxy makes", ""}}},
-		{"somebody else's", func(h *recorded, r *Relay) { h.folders[pinFolder] = folder(pinFolder, 33, 0o755) }, []want{
+		{"somebody else's", func(h *recorded, r *Relay) { h.folders[pinFolder] = pinned(folder(pinFolder, 33, 0o755)) }, []want{
 			{"bpffs", Fail, "belongs to somebody else than mediaproxy", install}}},
+		{"no bpf_dir", func(h *recorded, r *Relay) { r.BPFDir = "" }, []want{{"bpffs", Skip, "bpf_dir is empty", ""}}},
+		{"a file system of its own", func(h *recorded, r *Relay) {
+			r.BPFDir = "/run/media/bpf"
+			h.folders[r.BPFDir] = pinned(folder(r.BPFDir, 997, 0o700))
+		}, []want{{"bpffs", Pass, "/run/media/bpf is there", ""}}},
+		{"one that is not mounted", func(h *recorded, r *Relay) {
+			r.BPFDir = "/run/media/bpf"
+			h.folders[r.BPFDir] = missing(folder(r.BPFDir, 997, 0o700), 3)
+		}, []want{{"bpffs", Fail, "nothing is mounted at /run/media/bpf", "mkdir -p /run/media/bpf && mount -t bpf bpf /run/media/bpf"}}},
 		{"no service user", func(h *recorded, r *Relay) { h.write("etc/passwd", "root:x:0:0::/root:/bin/sh\n"); fresh(h, 0o700) }, []want{
 			{"bpffs", Pass, "mounted; root makes", ""}}},
 	})
@@ -217,6 +236,11 @@ func TestDevices(t *testing.T) {
 		{"loopback", func(h *recorded, r *Relay) { r.Addresses = h.devices[0].Addresses[:1] }, []want{
 			{"address", Pass, "127.0.0.1 on lo", ""}, {"hook lo", Skip, "on this host are moved in user space", ""},
 			{"offloads lo", Skip, "loopback", ""}, {"queues lo", Skip, "loopback", ""}}},
+		{"address for all devices", func(h *recorded, r *Relay) {
+			h.devices = append(h.devices, Device{Name: "dummy0", Index: 7, Kind: "dummy", Hardware: ethernet, Up: true, Running: true, MTU: 1500, Addresses: h.devices[1].Addresses},
+				Device{Name: "eth1", Index: 8, Hardware: ethernet, MTU: 1500})
+			h.devices[1].Addresses = nil
+		}, []want{{"address", Pass, "203.0.113.5 on dummy0", ""}, {"hook eth0", Pass, "tcx", ""}}},
 		{"public address of a NAT", func(h *recorded, r *Relay) { r.Addresses[0] = netip.MustParseAddr("198.51.100.7") }, []want{
 			{"address", Fail, "198.51.100.7 is not an address of this host", "set relay_ip = 203.0.113.5; if phones reach it as 198.51.100.7, advertised_ip = 198.51.100.7"}}},
 		{"no address", func(h *recorded, r *Relay) { r.Addresses = nil }, []want{

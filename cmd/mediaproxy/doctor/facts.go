@@ -24,6 +24,7 @@ type facts struct {
 	judged  process   // the first of them, or this process
 	user    user      // whom a relay runs as
 
+	mount            string // where the BPF file system should be
 	bpf, pins, state Folder
 
 	devices    []Device
@@ -73,8 +74,7 @@ type taken struct {
 }
 
 const (
-	bpfFolder = "/sys/fs/bpf"
-	pinFolder = bpfFolder + "/mediaproxy"
+	bpfFolder = "/sys/fs/bpf" // where systemd mounts it
 
 	serviceUser = "mediaproxy" // of the unit files
 )
@@ -86,7 +86,11 @@ func gather(h Host, r Relay) *facts {
 	f.kernel, f.known = parseVersion(f.release)
 	f.findProcesses(h, files)
 	f.findUser(files)
-	f.bpf, f.pins, f.state = h.Folder(bpfFolder), h.Folder(pinFolder), h.Folder(r.StateDir)
+	f.mount = bpfFolder
+	if !strings.HasPrefix(r.BPFDir+"/", bpfFolder+"/") {
+		f.mount = r.BPFDir
+	}
+	f.bpf, f.pins, f.state = h.Folder(f.mount), h.Folder(r.BPFDir), h.Folder(r.StateDir)
 	f.devices, f.devicesErr = h.Devices()
 	f.processors = parseProcessors(line(files, "sys/devices/system/cpu/online"))
 	f.findSpread(files)
@@ -288,16 +292,28 @@ func (f *facts) isOurs(t taken) bool {
 	return false
 }
 
-// carriers are the devices that have an address of the relay.
+// carriers are the devices that have an address of the relay. One on a device that
+// nothing arrives on is for all those that something does.
 func (f *facts) carriers() []Device {
 	var out []Device
+	all := false
 	for _, d := range f.devices {
-		if slices.ContainsFunc(f.relay.Addresses, func(ip netip.Addr) bool { return slices.Contains(d.Addresses, ip) }) {
-			out = append(out, d)
+		for _, ip := range f.relay.Addresses {
+			if slices.Contains(d.Addresses, ip) {
+				all = all || !d.arrives() && !ip.IsLoopback()
+				out = append(out, d)
+				break
+			}
 		}
+	}
+	if all {
+		out = slices.DeleteFunc(slices.Clone(f.devices), func(d Device) bool { return !d.arrives() || d.Hardware != ethernet || !d.Up })
 	}
 	return out
 }
+
+// arrives tells whether packets for this host come in by a device.
+func (d Device) arrives() bool { return !d.Loopback && d.Kind != "dummy" }
 
 // receivers are the devices that packets for the carriers come in by: those below a
 // VLAN, a bond or a bridge, where the queues are.

@@ -11,9 +11,9 @@ var (
 
 func (v version) has(v2 version) bool { return v.atLeast(v2.major, v2.minor) }
 
-// noKernelPath says why packets are moved in user space on this host whatever else is
-// right; empty: nothing is against the kernel path.
-func (f *facts) noKernelPath() string {
+// noBPF says why the kernel gets no program on this host whatever else is right; empty:
+// nothing is against it.
+func (f *facts) noBPF() string {
 	switch {
 	case f.relay.FastPath == "off":
 		return "fast_path = off"
@@ -23,28 +23,51 @@ func (f *facts) noKernelPath() string {
 	return ""
 }
 
-// lacking is the result when packets are moved in user space because something is
-// missing: a warning, unless the configuration insists on the kernel.
-func (f *facts) lacking(mend, format string, args ...any) outcome {
-	if f.relay.FastPath == "tc" {
-		return fail(mend, format, args...)
+// noKernelPath says the same of streams that the kernel moves.
+func (f *facts) noKernelPath() string {
+	if f.relay.FastPath == "sk_lookup" {
+		return "fast_path = sk_lookup"
 	}
-	return warn(mend, format, args...)
+	return f.noBPF()
 }
+
+// lacking is the result when packets are moved in a slower way because something is
+// missing: a warning, unless the configuration asks for just that way.
+func (f *facts) lacking(mend, format string, args ...any) outcome {
+	if f.relay.FastPath == "auto" {
+		return warn(mend, format, args...)
+	}
+	return fail(mend, format, args...)
+}
+
+// instead is how packets are moved when the kernel gets no program.
+const instead = "packets are moved in user space, with a socket for each port"
 
 func kernel(f *facts) outcome {
 	switch {
 	case !f.known:
 		return f.lacking("see what uname -r says", "release %q is not understood: %s is needed for the fast path", f.release, pathKernel)
 	case f.relay.FastPath == "off":
-		return pass("%s; fast_path = off: packets are moved in user space", f.release)
+		return pass("%s; fast_path = off: %s", f.release, instead)
 	case !f.kernel.has(pathKernel):
 		return f.lacking("install and boot a kernel of "+pathKernel.String()+" or later",
-			"%s: packets are moved in user space, the fast path needs %s", f.release, pathKernel)
-	case !f.kernel.has(tcxKernel):
-		return pass("%s: fast path by clsact (tcx from %s on)", f.release, tcxKernel)
+			"%s: %s; the fast path needs %s", f.release, instead, pathKernel)
+	case f.relay.FastPath == "sk_lookup":
+		return pass("%s; fast_path = sk_lookup: packets are moved in user space", f.release)
+	case f.hookName() == "tcx":
+		return pass("%s: fast path by tcx", f.release)
+	case f.relay.FastPath == "clsact":
+		return pass("%s: fast path by clsact", f.release)
 	}
-	return pass("%s: fast path by tcx", f.release)
+	return pass("%s: fast path by clsact (tcx from %s on)", f.release, tcxKernel)
+}
+
+// hookName is how a program gets at packets.
+func (f *facts) hookName() string {
+	if f.relay.FastPath == "clsact" || f.known && !f.kernel.has(tcxKernel) {
+		return "clsact"
+	}
+	return "tcx"
 }
 
 func memoryLock(f *facts) outcome {
@@ -65,37 +88,48 @@ func memoryLock(f *facts) outcome {
 // bpfMagic is the type of the BPF file system.
 const bpfMagic = 0xcafe4a11
 
-// bpffs: flows outlive a restart of the relay because they are pinned there.
+// bpffs: what the kernel knows of streams outlives the relay because it is pinned there.
 func bpffs(f *facts) outcome {
-	if why := f.noKernelPath(); why != "" {
-		return skip("%s", why)
-	}
 	const without = "without it calls lose their media at a restart"
-	if !f.bpf.exists() {
-		return fail("in a container: --volume "+bpfFolder+":"+bpfFolder, "there is no %s: %s", bpfFolder, without)
+	dir, mount, why := f.relay.BPFDir, f.mount, f.noBPF()
+	switch {
+	case why != "":
+		return skip("%s", why)
+	case dir == "":
+		return skip("bpf_dir is empty: calls lose their media at a restart")
+	case !f.bpf.exists() && mount == bpfFolder:
+		return fail("in a container: --volume "+mount+":"+mount, "there is no %s: %s", mount, without)
+	case f.pins.Type != bpfMagic:
+		command := "mount -t bpf bpf " + mount
+		if !f.bpf.exists() {
+			command = "mkdir -p " + mount + " && " + command
+		}
+		return fail(command, "nothing is mounted at %s: %s", mount, without)
+	case f.pins.ReadOnly:
+		return fail("mount -o remount,rw "+mount, "%s is read-only: %s", mount, without)
 	}
-	if f.bpf.Type != bpfMagic {
-		return fail("mount -t bpf bpf "+bpfFolder, "nothing is mounted at %s: %s", bpfFolder, without)
-	}
-	if f.bpf.ReadOnly {
-		return fail("mount -o remount,rw "+bpfFolder, "%s is read-only: %s", bpfFolder, without)
-	}
+	return f.pinFolder(without)
+}
+
+// pinFolder looks at the folder that the relay needs in the BPF file system.
+func (f *facts) pinFolder(without string) outcome {
+	dir, who := f.relay.BPFDir, f.user.name
 	closed := f.bpf.closedTo(f.user)
-	own := "install -d -o " + f.user.name + " " + pinFolder
+	own := "install -d -o " + who + " " + dir
 	if closed != "" {
 		own = "chmod o+x " + closed + " && " + own
 	}
 	switch {
 	case f.pins.exists() && f.pins.writableBy(f.user):
-		return pass("%s is there, and %s may write to it", pinFolder, f.user.name)
-	case f.pins.exists() && closed == "":
-		return fail(own, "%s belongs to somebody else than %s", pinFolder, f.user.name)
+		return pass("%s is there, and %s may write to it", dir, who)
 	case closed != "":
-		return fail(own, "user %s may not enter %s: %s", f.user.name, closed, without)
-	case f.bpf.writableBy(f.user):
-		return pass("mounted; %s makes %s when needed", f.user.name, pinFolder)
+		return fail(own, "user %s may not enter %s: %s", who, closed, without)
+	case f.pins.exists():
+		return fail(own, "%s belongs to somebody else than %s: %s", dir, who, without)
+	case f.pins.writableBy(f.user):
+		return pass("mounted; %s makes %s when needed", who, dir)
 	}
-	return fail(own, "user %s has no %s: %s", f.user.name, pinFolder, without)
+	return fail(own, "user %s has no %s: %s", who, dir, without)
 }
 
 // exists tells whether the whole way is there.

@@ -43,7 +43,7 @@ func TestPorts(t *testing.T) {
 		{"a stranger's, seen by an ordinary user", func(h *recorded, r *Relay) {
 			h.process("self", 4711, "mediaproxy", 1000, allCaps, allCaps, "/user.slice/session-3.scope")
 			h.folders["/var/lib/mediaproxy"] = folder("/var/lib/mediaproxy", 1000, 0o700)
-			h.folders[pinFolder] = folder(pinFolder, 1000, 0o700)
+			h.folders[pinFolder] = pinned(folder(pinFolder, 1000, 0o700))
 			h.socket("", "203.0.113.5:41000", 33, 701)
 		}, []want{{"ports", Warn, "a program of user 33 has 41000", "run mediaproxy doctor as root: it then names the program"}}},
 		{"many", func(h *recorded, r *Relay) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -22,8 +23,14 @@ const (
 	tcaBPFName = 7
 )
 
+// A relay's own program by tcx, and the beginning of the name of its filter.
+const (
+	ownProgram = "flow_tc"
+	ownFilter  = "mediaproxy"
+)
+
 // programsOf names what tc runs for the packets of a device: programs by tcx, filters of
-// clsact. What this user may not see is left out.
+// clsact, but not those of relays. What this user may not see is left out.
 func programsOf(index int) []string {
 	var out []string
 	for _, p := range []struct {
@@ -32,11 +39,13 @@ func programsOf(index int) []string {
 		parent uint32
 	}{{"ingress", unix.BPF_TCX_INGRESS, tcIngress}, {"egress", unix.BPF_TCX_EGRESS, tcEgress}} {
 		for _, id := range tcxPrograms(index, p.tcx) {
-			out = append(out, "tcx "+p.name+" "+programName(id))
+			if name := programName(id); name != ownProgram {
+				out = append(out, "tcx "+p.name+" "+name)
+			}
 		}
 		for _, filter := range filters(index, p.parent) {
 			// A classifier may list its own tables, too.
-			if name := "tc " + p.name + " " + filter; !slices.Contains(out, name) {
+			if name := "tc " + p.name + " " + filter; !strings.HasPrefix(filter, ownFilter) && !slices.Contains(out, name) {
 				out = append(out, name)
 			}
 		}

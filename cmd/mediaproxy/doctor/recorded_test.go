@@ -34,12 +34,13 @@ func (h *recorded) link(path, target string) {
 	h.files[path] = &fstest.MapFile{Data: []byte(target), Mode: fs.ModeSymlink}
 }
 
+const pinFolder = bpfFolder + "/mediaproxy"
+
 const (
-	allCaps   = "000001ffffffffff"
-	noBPF     = "0000017fffdfffff" // nor CAP_SYS_ADMIN
-	noNetRaw  = "000001ffffffdfff"
-	onlyAdmin = "0000000000200000"
-	noCaps    = "0000000000000000"
+	allCaps  = "000001ffffffffff"
+	noBPF    = "0000017fffffffff" // CAP_SYS_ADMIN does not count
+	noNetRaw = "000001ffffffdfff"
+	noCaps   = "0000000000000000"
 )
 
 // process writes one below /proc; limits are those of a login shell on Debian.
@@ -94,6 +95,12 @@ func folder(path string, uid int, mode fs.FileMode, over ...Step) Folder {
 	return d
 }
 
+// pinned puts a folder into a BPF file system.
+func pinned(d Folder) Folder {
+	d.Type = bpfMagic
+	return d
+}
+
 // missing cuts a folder's way after the first steps.
 func missing(d Folder, steps int) Folder {
 	d.Steps = d.Steps[:steps]
@@ -122,10 +129,8 @@ func goodHost() *recorded {
 	}
 	h.process("self", 4711, "mediaproxy", 0, allCaps, allCaps, "/user.slice/user-0.slice/session-3.scope")
 	h.link("proc/self/exe", "/usr/bin/mediaproxy")
-	bpf := folder(bpfFolder, 0, 0o711)
-	bpf.Type = bpfMagic
-	h.folders[bpfFolder] = bpf
-	h.folders[pinFolder] = folder(pinFolder, 997, 0o755)
+	h.folders[bpfFolder] = pinned(folder(bpfFolder, 0, 0o711))
+	h.folders[pinFolder] = pinned(folder(pinFolder, 997, 0o755))
 	h.folders["/var/lib/mediaproxy"] = folder("/var/lib/mediaproxy", 997, 0o700)
 	h.devices = []Device{
 		{Name: "lo", Index: 1, Hardware: 772, Loopback: true, Up: true, Running: true, MTU: 65536,
@@ -145,6 +150,7 @@ func goodRelay() Relay {
 		FirstPort:   40000,
 		LastPort:    59999,
 		FastPath:    "auto",
+		BPFDir:      pinFolder,
 		StateDir:    "/var/lib/mediaproxy",
 		Descriptors: 41000,
 	}

@@ -3,6 +3,7 @@ package program
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,7 @@ this process, so start it as the relay is started.
   pass  fit
   skip  does not apply here, or cannot be seen
   warn  a relay works, but not as well as it could
-  fail  calls will suffer; or fast_path = tc, and the kernel cannot
+  fail  calls will suffer; or the fast_path that is set is not to be had
 
 Exit codes: 0 nothing failed (there may be warnings), 1 something failed, 2 mistake in
 the command line.`,
@@ -76,6 +77,7 @@ func patient(o *options) doctor.Relay {
 		FirstPort: uint16(c.PortRange.Start),
 		LastPort:  uint16(c.PortRange.End - 1),
 		FastPath:  c.FastPath,
+		BPFDir:    c.BPFDir,
 		StateDir:  c.StateDir,
 	}
 	if o.configDir != "" {
@@ -84,9 +86,12 @@ func patient(o *options) doctor.Relay {
 	if len(r.Addresses) == 0 {
 		r.Addresses = ownAddresses()
 	}
+	r.Descriptors = c.PortRange.Size()*len(r.Addresses) + spareDescriptors
+	if c.AutoDetectInterfaces {
+		r.Addresses = append(slices.Clone(r.Addresses), otherAddresses(r.Addresses)...)
+	}
 	if r.StateDir == "" {
 		r.StateDir = config.DefaultStateDir()
 	}
-	r.Descriptors = c.PortRange.Size()*len(r.Addresses) + spareDescriptors
 	return r
 }

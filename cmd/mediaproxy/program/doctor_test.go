@@ -20,12 +20,12 @@ func TestPatient(t *testing.T) {
 		problems    bool
 		want        doctor.Relay
 	}{
-		{"all set", "relay_ip = 203.0.113.5\nport_range = 50000:65536\nfast_path = off\nstate_dir = /s", false,
-			doctor.Relay{Addresses: []netip.Addr{ip}, FirstPort: 50000, LastPort: 65535, FastPath: "off", StateDir: "/s", Descriptors: 15536 + 1000}},
+		{"all set", "relay_ip = 203.0.113.5\nport_range = 50000:65536\nfast_path = off\nbpf_dir = /b\nstate_dir = /s", false,
+			doctor.Relay{Addresses: []netip.Addr{ip}, FirstPort: 50000, LastPort: 65535, FastPath: "off", BPFDir: "/b", StateDir: "/s", Descriptors: 15536 + 1000}},
 		{"both families", "relay_ip = 203.0.113.5, 2001:db8::5\nstate_dir = /s", false,
-			doctor.Relay{Addresses: []netip.Addr{ip, netip.MustParseAddr("2001:db8::5")}, FirstPort: 40000, LastPort: 59999, FastPath: "auto", StateDir: "/s", Descriptors: 2*20000 + 1000}},
+			doctor.Relay{Addresses: []netip.Addr{ip, netip.MustParseAddr("2001:db8::5")}, FirstPort: 40000, LastPort: 59999, FastPath: "auto", BPFDir: "/sys/fs/bpf/mediaproxy", StateDir: "/s", Descriptors: 2*20000 + 1000}},
 		{"a mistake", "relay_ip = 203.0.113.5\nport_range = 1\nstate_dir = /s", true,
-			doctor.Relay{Addresses: []netip.Addr{ip}, FirstPort: 40000, LastPort: 59999, FastPath: "auto", StateDir: "/s", Descriptors: 20000 + 1000}},
+			doctor.Relay{Addresses: []netip.Addr{ip}, FirstPort: 40000, LastPort: 59999, FastPath: "auto", BPFDir: "/sys/fs/bpf/mediaproxy", StateDir: "/s", Descriptors: 20000 + 1000}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(s.config, "config.ini"), []byte("[Relay]\n"+c.relay+"\n"), 0o600); err != nil {
