@@ -9,7 +9,7 @@ FUZZTIME ?= 10m
 TOOL    := $(GO) tool -modfile=tools/go.mod
 GATE    := $(GO) run -C tools ./gate
 
-.PHONY: run build test soak lint bench vuln notice man setup clean
+.PHONY: run build test soak lint bench vuln notice generate man setup clean
 
 # A dispatcher and a relay in the foreground, on defaults, with certificates of their own.
 run: build
@@ -42,6 +42,10 @@ vuln:
 # After a change of dependencies.
 notice:
 	$(GO) run -C tools ./notice -write
+
+# After a change of the kernel program or of a setting. Needs clang-14 and llvm-14.
+generate:
+	$(GO) generate ./...
 
 # Manual pages; shell completion is `mediaproxy completion SHELL`.
 man:

@@ -11,8 +11,10 @@ set -eu
 # openssl, gnutls-bin: foreign TLS stacks that must be able to read our certificates.
 # systemd: systemd-analyze checks the unit files.
 # ethtool, libcap2-bin: what `mediaproxy doctor` finds, and the commands that it prints.
+# clang-14 and llvm-14: the kernel program is built again and compared; other versions
+# make other bytes.
 packages="gcc libc6-dev kamailio kamailio-extra-modules sip-tester python3 util-linux
-iproute2 nftables tcpdump openssl gnutls-bin systemd ethtool libcap2-bin"
+iproute2 nftables tcpdump openssl gnutls-bin systemd ethtool libcap2-bin clang-14 llvm-14"
 [ "${1:-}" = bench ] && packages="$packages rtpengine-daemon"
 
 missing=""
@@ -65,6 +67,8 @@ for m in mediaproxy dialog jsonrpcs tm rr sl pv textops siputils maxfwd xlog cor
 done
 check "sipp with pcap play and RTP streams" sh -c 'sipp -v | grep -q PCAP-RTPSTREAM'
 check "a C compiler for go test -race" sh -c 'printf "int main(void){return 0;}" | gcc -x c -o /dev/null -'
+check "clang-14 for BPF, little and big endian" sh -c 'for t in bpfel bpfeb; do printf "int f(void){return 0;}" | clang-14 -target $t -x c -c -o /dev/null - || exit; done'
+check "llvm-strip-14" llvm-strip-14 --version
 check "python3 3.9 or newer" python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'
 check "systemd-analyze" command -v systemd-analyze
 check "nft" command -v nft

@@ -29,6 +29,7 @@ func init() { // not a literal: soak refers to the stages' own functions
 		{name: "vet", run: vet},
 		{name: "staticcheck", run: staticcheck},
 		{name: "notice", run: notice},
+		{name: "bpf", run: bpf},
 		{name: "cross", run: cross},
 		{name: "unit", run: unit},
 		{name: "fuzz", run: fuzzShort},
