@@ -3,6 +3,7 @@ package forward
 import (
 	"encoding/binary"
 	"net/netip"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -178,9 +179,15 @@ func (s *sender) flush(w *worker) {
 	s.n = 0
 }
 
+// oneLarge is held while a large datagram is sent: two threads may have one of the
+// same port, which only one socket can be bound to.
+var oneLarge sync.Mutex
+
 // sendLarge sends through a bound socket, whose datagrams the kernel cuts into
 // fragments. That is slow, and large datagrams are rare.
 func sendLarge(from, to netip.AddrPort, payload []byte, hops, tos int) error {
+	oneLarge.Lock()
+	defer oneLarge.Unlock()
 	fd, err := bindUDP(from)
 	if err != nil {
 		return err
