@@ -21,6 +21,8 @@ type entry struct {
 	used atomic.Bool
 	mu   sync.Mutex // guards what only observe writes
 	past clockGuess // of observe
+
+	why atomic.Pointer[string] // why the kernel does not move its flow; nil: it does, or there is none
 }
 
 // newEntry is an entry whose record nobody else sees.

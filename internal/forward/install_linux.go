@@ -1,27 +1,29 @@
 package forward
 
-// install has the kernel move a flow from now on, or says why it cannot. A flow that
+// install has the kernel move a flow from now on, or notes why it cannot. A flow that
 // a former process installed the same way is not touched.
-func (k *kernel) install(e *entry, f Flow, out *entry) error {
+func (k *kernel) install(e *entry, f Flow, out *entry) {
 	index, _ := k.mem.index(e.local)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.installed[index] = install{e, out, f}
 	k.wantClockLocked(index, e)
-	return k.applyLocked(e, f, out)
+	k.applyLocked(e, f, out)
 }
 
-func (k *kernel) applyLocked(e *entry, f Flow, out *entry) error {
+func (k *kernel) applyLocked(e *entry, f Flow, out *entry) {
 	hop, err := k.way(f, out)
 	if err != nil {
-		e.rec.open()
-		return err
+		why := err.Error()
+		e.why.Store(&why)
+		e.rec.open() // user space moves it
+		return
 	}
 	next := lineOf(e, f, out, k.mem.slot(out.local.Addr()), hop)
 	if e.rec.state.Load() != stateDecided || e.rec.flow != next {
 		e.rec.decide(next, familyOf(f.Source.Addr()))
 	}
-	return nil
+	e.why.Store(nil)
 }
 
 // way finds the next hop of a flow, or why the kernel is no way for it.
@@ -67,6 +69,7 @@ func (k *kernel) forget(e *entry) {
 	defer k.mu.Unlock()
 	delete(k.installed, index)
 	e.rec.open()
+	e.why.Store(nil)
 }
 
 // changed finds the ways of all flows again: the host's network is another one.
@@ -81,7 +84,7 @@ func (k *kernel) changed() {
 	for _, i := range indexes { // one by one: calls go on
 		k.mu.Lock()
 		if f, ok := k.installed[i]; ok {
-			_ = k.applyLocked(f.e, f.flow, f.out) // what the kernel cannot move, user space does
+			k.applyLocked(f.e, f.flow, f.out)
 		}
 		k.mu.Unlock()
 	}

@@ -24,8 +24,7 @@ type port struct {
 
 	flow  atomic.Pointer[compiled]
 	dead  atomic.Bool
-	mute  atomic.Bool // its handler panicked
-	why   atomic.Pointer[string]
+	mute  atomic.Bool              // its handler panicked
 	final atomic.Pointer[Counters] // when it closed
 }
 
@@ -54,14 +53,9 @@ func (p *port) Install(f Flow) {
 	outV6 := out.local.Addr().Is6()
 	p.flow.Store(&compiled{Flow: f, source: newSockaddr(f.Source, v6), dest: newSockaddr(f.Dest, outV6), out: out})
 	p.heard(f.Source)
-	if p.kernel == nil {
-		return
+	if p.kernel != nil {
+		p.kernel.install(&p.entry, f, &out.entry)
 	}
-	why := ""
-	if err := p.kernel.install(&p.entry, f, &out.entry); err != nil {
-		why = err.Error()
-	}
-	p.why.Store(&why)
 }
 
 func (p *port) Withdraw() {
