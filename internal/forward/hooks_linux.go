@@ -51,17 +51,59 @@ func (h *hooks) attachIngress() error {
 	if err != nil {
 		return err
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pruneLocked()
 	if len(devices) == 0 {
 		return errNoDevice
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	for _, d := range devices {
 		if err := h.attachLocked(d); err != nil {
 			return fmt.Errorf("attach to %s: %w", d.Attrs().Name, err)
 		}
 	}
 	return nil
+}
+
+// pruneLocked forgets devices that are gone.
+func (h *hooks) pruneLocked() {
+	for index, l := range h.ingress {
+		if !attached(l, index) {
+			l.Unpin()
+			l.Close()
+			delete(h.ingress, index)
+		}
+	}
+	for index := range h.filters {
+		if _, err := h.k.hops.handle.LinkByIndex(index); err != nil {
+			delete(h.filters, index)
+		}
+	}
+}
+
+// sweep takes away what a former process attached and this one did not: nobody would
+// know what it does.
+func (h *hooks) sweep() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.classic {
+		h.removeFiltersLocked()
+	}
+	if h.k.pins == "" {
+		return
+	}
+	files, err := os.ReadDir(h.k.pins)
+	if err != nil {
+		h.k.log.Warn("what a former relay attached to devices stays there", "folder", h.k.pins, "error", err)
+		return
+	}
+	for _, f := range files {
+		index, ingress := strings.CutPrefix(f.Name(), ingressPin)
+		n, _ := strconv.Atoi(index)
+		if ingress && h.ingress[n] == nil || f.Name() == lookupPin && h.lookup == nil {
+			os.Remove(filepath.Join(h.k.pins, f.Name()))
+		}
+	}
 }
 
 var errNoDevice = errors.New("no Ethernet device has an address of the relay")
@@ -106,13 +148,8 @@ func (h *hooks) attachLocked(l netlink.Link) error {
 		return h.filterLocked(index, program)
 	}
 	pin := h.pinned(ingressPin + strconv.Itoa(index))
-	if old := h.ingress[index]; old != nil {
-		if attached(old, index) {
-			return nil
-		}
-		old.Unpin() // of another device that had this number
-		old.Close()
-		delete(h.ingress, index)
+	if h.ingress[index] != nil {
+		return nil
 	}
 	if pin != "" {
 		if old, err := link.LoadPinnedLink(pin, nil); err == nil {
@@ -207,33 +244,6 @@ func (h *hooks) attachLookup() error {
 	return h.pin(fresh, pin)
 }
 
-// tidy removes what a former process attached and this one does not use: another kind
-// of hook, or one on a device that has no relay address any more. Two at once would
-// both move packets.
-func (h *hooks) tidy() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.classic {
-		h.removeFiltersLocked()
-	}
-	if h.k.pins == "" {
-		return
-	}
-	files, err := os.ReadDir(h.k.pins)
-	if err != nil {
-		h.k.log.Warn("what a former process attached cannot be looked at", "folder", h.k.pins, "error", err)
-		return
-	}
-	for _, f := range files {
-		number, ok := strings.CutPrefix(f.Name(), ingressPin)
-		index, err := strconv.Atoi(number)
-		used := ok && err == nil && h.ingress[index] != nil || f.Name() == lookupPin && h.lookup != nil
-		if (ok || f.Name() == lookupPin) && !used {
-			os.Remove(h.pinned(f.Name()))
-		}
-	}
-}
-
 // removeFiltersLocked takes our clsact filters off all devices.
 func (h *hooks) removeFiltersLocked() {
 	links, err := h.k.hops.handle.LinkList()
@@ -268,11 +278,8 @@ func sameNetNS(l link.Link) bool {
 
 // changed attaches to devices that came.
 func (h *hooks) changed() {
-	h.mu.Lock()
-	active := len(h.ingress) > 0 || len(h.filters) > 0
-	h.mu.Unlock()
-	if !active {
-		return
+	if h.k.coll.Programs[flowProgFlowTc] == nil {
+		return // the kernel moves nothing
 	}
 	if err := h.attachIngress(); err != nil {
 		h.k.log.Warn("media of a device that changed is moved in user space", "error", err)

@@ -221,7 +221,7 @@ func (k *kernel) start(attach func(h *hooks) error) error {
 	if err := attach(k.hooks); err != nil {
 		return err
 	}
-	k.hooks.tidy()
+	k.hooks.sweep()
 	if k.old != nil {
 		k.old.settle()
 		if k.old.folder != k.pins {

@@ -56,11 +56,6 @@ func (m *memory) index(local netip.AddrPort) (int, bool) {
 	return slot*portsPerSlot + int(local.Port()), slot >= 0
 }
 
-// addrPort is the port whose record lies at an index.
-func (m *memory) addrPort(index int) netip.AddrPort {
-	return netip.AddrPortFrom(m.locals[index/portsPerSlot], uint16(index%portsPerSlot))
-}
-
 // enter gives an entry its record, made anew unless it is adopted: then what a former
 // process left there goes on.
 func (m *memory) enter(e *entry, local netip.AddrPort, h Handler, adopt bool) error {

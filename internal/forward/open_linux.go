@@ -60,7 +60,9 @@ func Open(cfg Config, log *slog.Logger) (Table, error) {
 		inKernel = inKernel && !errors.Is(err, errNoDevice)
 	}
 	if cfg.Pins != "" {
-		discardPins(cfg.Pins, log)
+		if err := endFormer(cfg.Pins); err != nil {
+			log.Warn("flows that a former relay left in the kernel go on until its lease is over", "error", err, "hint", "as root: rm -r "+cfg.Pins)
+		}
 	}
 	t, err := NewLoops(cfg, log)
 	if err == nil {

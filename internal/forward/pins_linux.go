@@ -3,7 +3,6 @@ package forward
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -84,6 +83,7 @@ type copiedRecord struct {
 	to             *record
 	packets, bytes uint64 // when it was copied
 	refused        uint64
+	lost           int32
 }
 
 // takeOver opens the maps that a former process pinned, nil if there are none that
@@ -175,22 +175,35 @@ func clearFolder(folder string) {
 	}
 }
 
-// isConstant says whether a map is a program's own constants, which are loaded with it.
-func isConstant(name string) bool { return strings.HasPrefix(name, ".") }
-
-// discardPins ends what a former process left in the kernel, for one that has no part
-// there: nobody would keep those flows true.
-func discardPins(base string, log *slog.Logger) {
+// endFormer ends the flows of a former process for one that moves nothing in the kernel
+// and would not know when they change.
+func endFormer(base string) error {
 	folder := filepath.Join(base, abiFolder)
-	if _, err := os.Stat(folder); err != nil {
-		return
+	flows, err := ebpf.LoadPinnedMap(filepath.Join(folder, flowMapFlows), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open the former flow table: %w", err)
+	}
+	defer flows.Close()
+	b, err := mapValues(flows)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(b[:cap(b)])
+	for at := 0; at+recordSize <= len(b); at += recordSize { // a clsact filter stays, and passes everything by then
+		(*record)(unsafe.Pointer(&b[at])).state.Store(stateOff)
 	}
 	if err := os.RemoveAll(folder); err != nil {
-		log.Warn("flows of a former process stay in the kernel until orphan_lease is over", "folder", folder, "error", err)
-		return
+		return fmt.Errorf("remove the former flow table: %w", err)
 	}
-	log.Warn("flows of a former process in the kernel were ended: user space moves them now", "folder", folder)
+	os.Remove(base) // of this relay, if nothing else is in it
+	return nil
 }
+
+// isConstant says whether a map is a program's own constants, which are loaded with it.
+func isConstant(name string) bool { return strings.HasPrefix(name, ".") }
 
 func (old *left) check(spec *ebpf.CollectionSpec, locals []netip.Addr) error {
 	l := old.layout
@@ -260,7 +273,7 @@ func (old *left) copySlot(to *memory, values map[string][]byte, slot, newSlot in
 		var r record
 		var s side
 		l.copyRecord(&r, &s, c.from, c.fromSide)
-		c.packets, c.bytes, c.refused = r.packets.Load(), r.bytes.Load(), r.refused.Load()
+		c.packets, c.bytes, c.refused, c.lost = r.packets.Load(), r.bytes.Load(), r.refused.Load(), r.lost.Load()
 		state, out := r.state.Load(), -1
 		if n := int(r.flow.outSlot); n < len(old.locals) {
 			out = to.slot(old.locals[n])
@@ -270,6 +283,7 @@ func (old *left) copySlot(to *memory, values map[string][]byte, slot, newSlot in
 		}
 		r.flow.outSlot = uint8(out)
 		r.state.Store(stateOff)
+		r.sequence.Store(0) // unknown: what the old record still counts is no gap in this one
 		copy(bytesOf(c.to), bytesOf(&r))
 		copy(bytesOf(&to.sides[j]), bytesOf(&s))
 		c.to.state.Store(state)
@@ -287,6 +301,8 @@ func (old *left) settle() {
 		c.to.packets.Add(r.packets.Load() - c.packets)
 		c.to.bytes.Add(r.bytes.Load() - c.bytes)
 		c.to.refused.Add(r.refused.Load() - c.refused)
+		c.to.lost.Add(r.lost.Load() - c.lost)
+		c.to.sequence.CompareAndSwap(0, r.sequence.Load()) // there was no packet since
 	}
 	old.close()
 }

@@ -122,6 +122,9 @@ func (t *steered) open(local netip.AddrPort, h Handler, adopt bool) (Port, error
 	if err := t.kernel.mem.enter(&p.entry, local, h, adopt); err != nil {
 		return nil, err
 	}
+	if p.kernel == nil {
+		p.rec.open() // a former process had the kernel move it
+	}
 	i, _ := t.kernel.mem.index(local)
 	t.ports[i].Store(p)
 	t.count.Add(1)
