@@ -134,8 +134,10 @@ func (f *fakeCalls) Page(after uint64, limit int, each func(*report.Session)) (n
 	f.mu.Lock()
 	docs := f.docs[min(int(after), len(f.docs)):]
 	f.mu.Unlock()
-	for _, doc := range docs[:min(limit, len(docs))] {
-		each(&doc)
+	doc := new(report.Session)
+	for i := range min(limit, len(docs)) {
+		*doc = docs[i]
+		each(doc)
 	}
 	if len(docs) > limit {
 		next = after + uint64(limit)

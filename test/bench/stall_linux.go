@@ -137,18 +137,18 @@ func (t *stallTurns) turn(k kind, c *cluster, phones *phoneSet, sessions int) er
 	if err != nil {
 		return err
 	}
+	used := func(program int) float64 {
+		return (after.programs[program] - before.programs[program]).Seconds() * 1000
+	}
+	if k == quiet {
+		t.packets = append(t.packets, used(1))
+	}
 	if after.others-before.others > stallTurn/disturbance {
 		t.disturbed++
 		return nil
 	}
 	t.p99[k] = append(t.p99[k], float64(h.quantile(0.99))/1e3)
-	used := func(program int) float64 {
-		return (after.programs[program] - before.programs[program]).Seconds() * 1000
-	}
-	switch k {
-	case quiet:
-		t.packets = append(t.packets, used(1))
-	case reading:
+	if k == reading {
 		n := float64(readings)
 		t.took = append(t.took, stallTurn.Seconds()*1000/n)
 		t.relay, t.dispatcher = append(t.relay, (used(1)-median(t.packets))/n), append(t.dispatcher, used(2)/n)
