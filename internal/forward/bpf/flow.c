@@ -84,6 +84,18 @@ struct packet {
 	__u64 head;  // state and generation, as they were when flow was looked at
 };
 
+// own is a pointer whose way to its field the compiler does not share with those to
+// other fields. A process without CAP_PERFMON may not load a program that adds another
+// number to a pointer depending on how it came there.
+#define own(pointer)                                              \
+	({                                                        \
+		typeof(pointer) own_ = (pointer);                 \
+		asm volatile("# " line(__LINE__) : "+r"(own_));   \
+		own_;                                             \
+	})
+#define line(number) line_(number)
+#define line_(number) #number
+
 static __always_inline int same(const __u32 *a, const __u32 *b, __u32 words)
 {
 	if (a[0] != b[0])
@@ -185,7 +197,15 @@ static __always_inline void sample(__u32 index, __u8 *rtp, __u64 turn)
 				rarest = i;
 			}
 		}
-		s->types[rarest & 3] = (__u64)type << 32 | 8;
+		__u64 fresh = (__u64)type << 32 | 8;
+		if (rarest == 0)
+			*own(&s->types[0]) = fresh;
+		else if (rarest == 1)
+			*own(&s->types[1]) = fresh;
+		else if (rarest == 2)
+			*own(&s->types[2]) = fresh;
+		else
+			*own(&s->types[3]) = fresh;
 		return;
 	}
 	if (s->armed && s->unit && s->unit_type == type && sequence == (__u16)(s->prev_sequence + 1)) {
@@ -260,16 +280,16 @@ static __always_inline int raise(struct globals *g, struct packet *p, struct cou
 		known |= same(s->known[i], p->source, p->words);
 	if (known && state == port_open)
 		goto up; // user space moves this party's media
-	__u64 *next = known ? &s->next_known : &s->next_stranger;
+	__u64 *next = known ? own(&s->next_known) : own(&s->next_stranger);
 	__u64 at = *next;
 	if (now < at && at - now < 1000000000) { // else the clock began anew
 		__sync_fetch_and_add(&p->flow->refused, 1);
-		c->refused++;
+		++*own(&c->refused);
 		return drop;
 	}
-	*next = now + (known ? g->known_gap : g->stranger_gap);
+	*next = now + (known ? *own(&g->known_gap) : *own(&g->stranger_gap));
 up:
-	c->raised++;
+	++*own(&c->raised);
 	return pass;
 }
 
@@ -280,11 +300,11 @@ static __always_inline int judge(struct globals *g, struct packet *p, struct cou
 	__u32 state = state_of(p->head);
 	__u64 silent = now - g->heartbeat;
 	if ((__s64)silent > 0 && silent > g->lease) {
-		c->orphaned++;
+		++*own(&c->orphaned);
 		return pass;
 	}
 	if (state == port_resting) {
-		c->resting++;
+		++*own(&c->resting);
 		return drop;
 	}
 	if (state != port_decided)
@@ -385,6 +405,10 @@ struct change {
 static __always_inline int take(struct globals *g, struct packet *p, struct change *to)
 {
 	struct flow *f = p->flow;
+	// Whole words first: part of one that held a pointer may not be written without
+	// CAP_PERFMON, and the compiler uses the same stack for both.
+	__builtin_memset(to, 0, sizeof(*to));
+	asm volatile("" : : "r"(to) : "memory");
 	__builtin_memcpy(to->dest, f->dest, sizeof(to->dest));
 	to->dest_port = f->dest_port;
 	to->out_port = f->out_port;
