@@ -30,6 +30,9 @@ type Config struct {
 	// Inherited are the sockets that a former process left with the service
 	// manager, by name; see Sockets.
 	Inherited map[string]int
+
+	// notKernel is why a table in user space is one.
+	notKernel string
 }
 
 // FastPath is a choice of movers. All but the last fall back to what follows them.

@@ -139,7 +139,7 @@ type Counters struct {
 	LastMedia time.Duration // last accepted datagram other than STUN and DTLS, Never if none
 	Decided   bool          // a flow is installed
 	Mover     string        // what moves it, empty if not decided
-	NotKernel string        // why that is not the kernel, empty if it is or nobody asked it to
+	NotKernel string        // why that is not the kernel, empty if it is
 	Quality   Quality
 }
 
@@ -162,6 +162,7 @@ type Stats struct {
 	TTLExpired  uint64 // dropped because they had made too many hops
 	Panics      uint64 // handlers that failed; their port is mute since
 	Unreachable uint64 // ICMP errors that came back to a port
+	NotKernel   string // why no flow is moved in the kernel, empty if flows are
 	Kernel      KernelStats
 }
 

@@ -161,12 +161,26 @@ func (h *hooks) attachLocked(l netlink.Link) error {
 			os.Remove(pin)
 		}
 	}
-	fresh, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
+	fresh, err := attachTCX(index, program)
 	if err != nil {
 		return err
 	}
 	h.ingress[index] = fresh
 	return h.pin(fresh, pin)
+}
+
+func attachTCX(index int, program *ebpf.Program) (link.Link, error) {
+	if err := refused("tcx"); err != nil {
+		return nil, err
+	}
+	return link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
+}
+
+func attachNetNs(ns int, program *ebpf.Program) (link.Link, error) {
+	if err := refused("sk_lookup"); err != nil {
+		return nil, err
+	}
+	return link.AttachNetNs(ns, program)
 }
 
 // attached says whether a link still stands on its device: one that was removed
@@ -196,6 +210,9 @@ const (
 // filterLocked attaches the way of kernels before 6.6. The filter stays when the
 // process dies, all by itself.
 func (h *hooks) filterLocked(index int, program *ebpf.Program) error {
+	if err := refused("clsact"); err != nil {
+		return err
+	}
 	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
 	if err := h.k.hops.handle.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -236,7 +253,7 @@ func (h *hooks) attachLookup() error {
 		return fmt.Errorf("open the network namespace: %w", err)
 	}
 	defer ns.Close()
-	fresh, err := link.AttachNetNs(int(ns.Fd()), program)
+	fresh, err := attachNetNs(int(ns.Fd()), program)
 	if err != nil {
 		return fmt.Errorf("attach to the socket lookup: %w", err)
 	}

@@ -70,14 +70,17 @@ type restingRecord struct {
 }
 
 // openKernel loads the table, or takes over the one that a former process left.
-func openKernel(cfg Config, programs []string, classic bool, log *slog.Logger) (k *kernel, err error) {
+func openKernel(cfg Config, programs []string, classic bool, log *slog.Logger) (_ *kernel, err error) {
 	if len(cfg.Locals) > maxLocals {
 		return nil, fmt.Errorf("%d relay addresses, the kernel table has room for %d", len(cfg.Locals), maxLocals)
 	}
 	if err := rlimit.RemoveMemlock(); err != nil && !errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
-	k = &kernel{log: log, installed: map[int]install{}, clockless: map[int]clockless{}, stop: make(chan struct{})}
+	if err := allowed(); err != nil {
+		return nil, err
+	}
+	k := &kernel{log: log, installed: map[int]install{}, clockless: map[int]clockless{}, stop: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			k.release()

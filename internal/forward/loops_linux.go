@@ -19,6 +19,7 @@ type loops struct {
 	loops    []*loop
 	log      *slog.Logger
 	kernel   *kernel // nil: all is moved here
+	why      string  // that is nil
 	memory   *memory // nil: records of their own
 	clock    func() time.Time
 	start    time.Time // when the monotonic clock of the host began
@@ -42,7 +43,7 @@ func newLoops(cfg Config, k *kernel, log *slog.Logger) (Table, error) {
 		return nil, fmt.Errorf("read the file descriptor limit: %w", err)
 	}
 	t := &loops{
-		log: log, kernel: k, clock: cfg.Clock, start: cfg.Clock().Add(-monotonic()),
+		log: log, kernel: k, why: cfg.notKernel, clock: cfg.Clock, start: cfg.Clock().Add(-monotonic()),
 		capacity: max(0, int(min(limit.Cur, maxDescriptors))-cfg.ReservedDescriptors),
 	}
 	switch {
@@ -131,6 +132,9 @@ func (t *loops) open(local netip.AddrPort, group uint32, h Handler, adopt bool) 
 		return nil, fmt.Errorf("bind %s: %w", local, err)
 	}
 	p := &port{slow: t, kernel: t.kernel, boundSocket: boundSocket{fd: fd, loop: t.loops[int(group)%len(t.loops)], ttl: -1, tos: -1}}
+	if t.kernel == nil {
+		p.why.Store(&t.why)
+	}
 	if t.memory == nil {
 		p.entry = newEntry(local, h)
 	} else if err := t.memory.enter(&p.entry, local, h, adopt); err != nil {
@@ -190,9 +194,11 @@ func (t *loops) Stats() Stats {
 	for _, l := range t.loops {
 		l.addTo(&s)
 	}
-	if t.kernel != nil {
-		t.kernel.addTo(&s)
+	if t.kernel == nil {
+		s.NotKernel = t.why
+		return s
 	}
+	t.kernel.addTo(&s)
 	return s
 }
 

@@ -39,11 +39,15 @@ func Open(cfg Config, log *slog.Logger) (Table, error) {
 	if len(cfg.Locals) == 0 {
 		cfg.FastPath = Off
 	}
+	if cfg.FastPath == SkLookup || cfg.FastPath == Off {
+		cfg.notKernel = "fast_path = " + string(cfg.FastPath)
+	}
 	severity := slog.LevelWarn
 	if cfg.FastPath == Auto {
 		severity = slog.LevelInfo // nobody asked for a certain one
 	}
-	inKernel, before := true, ""
+	inKernel, told := true, map[string]bool{}
+	former := leftPins(cfg.Pins)
 	for _, l := range levels {
 		if !slices.Contains(l.in, cfg.FastPath) || l.kernel && !inKernel {
 			continue
@@ -53,17 +57,16 @@ func Open(cfg Config, log *slog.Logger) (Table, error) {
 			log.Info("packets are moved by " + l.name)
 			return t, nil
 		}
-		if reason := err.Error(); reason != before {
+		if reason := err.Error(); !told[reason] {
 			log.Log(context.Background(), severity, "packets cannot be moved by "+l.name, "reason", reason, "hint", hint(err))
-			before = reason
+			told[reason] = true
+		}
+		if cfg.notKernel == "" {
+			cfg.notKernel = err.Error() // of the best one: that is worth mending
 		}
 		inKernel = inKernel && !errors.Is(err, errNoDevice)
 	}
-	if cfg.Pins != "" {
-		if err := endFormer(cfg.Pins); err != nil {
-			log.Warn("flows that a former relay left in the kernel go on until its lease is over", "error", err, "hint", "as root: rm -r "+cfg.Pins)
-		}
-	}
+	endFormer(cfg.Pins, former, log)
 	t, err := NewLoops(cfg, log)
 	if err == nil {
 		log.Info("packets are moved in user space, with a socket for each port")
@@ -74,8 +77,10 @@ func Open(cfg Config, log *slog.Logger) (Table, error) {
 // hint is what an operator may do about a refusal.
 func hint(err error) string {
 	switch {
-	case errors.Is(err, os.ErrPermission), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+	case errors.Is(err, errNoCapability):
 		return "give the relay CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW; mediaproxy doctor tells more"
+	case errors.Is(err, os.ErrPermission), errors.Is(err, unix.EACCES):
+		return "something besides capabilities forbids it: the unit's SystemCallFilter, the container's seccomp profile, or a security module"
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
 		return "this kernel lacks what it needs (5.15 or newer; 6.6 for tcx)"
 	case errors.Is(err, errNoDevice):
@@ -159,9 +164,24 @@ func privileged(needed ...int) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("no %s: %w", strings.Join(missing, ", "), os.ErrPermission)
+		return fmt.Errorf("no %s: %w", strings.Join(missing, ", "), errNoCapability)
 	}
 	return nil
+}
+
+var errNoCapability = fmt.Errorf("%w", os.ErrPermission)
+
+// allowed says whether the bpf system call works at all. Which of the maps fails first
+// would depend on chance.
+func allowed() error {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("use the bpf system call: %w", unix.EPERM)
+	}
+	if err != nil {
+		return fmt.Errorf("use the bpf system call: %w", err)
+	}
+	return m.Close()
 }
 
 var capNames = map[int]string{unix.CAP_BPF: "CAP_BPF", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN", unix.CAP_NET_RAW: "CAP_NET_RAW"}

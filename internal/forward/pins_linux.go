@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -175,11 +176,28 @@ func clearFolder(folder string) {
 	}
 }
 
-// endFormer ends the flows of a former process for one that moves nothing in the kernel
-// and would not know when they change.
-func endFormer(base string) error {
+// endFormer ends what a former process left in the kernel, for one that has no part
+// there and would not know when those flows change. What this process pinned in attempts
+// that failed goes, too.
+func endFormer(base string, former bool, log *slog.Logger) {
+	if base == "" {
+		return
+	}
 	folder := filepath.Join(base, abiFolder)
-	flows, err := ebpf.LoadPinnedMap(filepath.Join(folder, flowMapFlows), nil)
+	err := errors.Join(switchOff(filepath.Join(folder, flowMapFlows)), os.RemoveAll(folder))
+	os.Remove(base) // of this relay, if nothing else is in it
+	switch {
+	case former && err != nil:
+		log.Warn("flows of a former process stay in the kernel until orphan_lease is over", "error", err, "hint", "as root: rm -r "+base)
+	case former:
+		log.Warn("flows of a former process in the kernel were ended: user space moves them now", "folder", folder)
+	}
+}
+
+// switchOff ends the flows of a pinned table: a clsact filter stays attached without its
+// maps' pins, and has nothing to move then.
+func switchOff(file string) error {
+	flows, err := ebpf.LoadPinnedMap(file, nil)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -192,18 +210,23 @@ func endFormer(base string) error {
 		return err
 	}
 	defer unix.Munmap(b[:cap(b)])
-	for at := 0; at+recordSize <= len(b); at += recordSize { // a clsact filter stays, and passes everything by then
+	for at := 0; at+recordSize <= len(b); at += recordSize {
 		(*record)(unsafe.Pointer(&b[at])).state.Store(stateOff)
 	}
-	if err := os.RemoveAll(folder); err != nil {
-		return fmt.Errorf("remove the former flow table: %w", err)
-	}
-	os.Remove(base) // of this relay, if nothing else is in it
 	return nil
 }
 
 // isConstant says whether a map is a program's own constants, which are loaded with it.
 func isConstant(name string) bool { return strings.HasPrefix(name, ".") }
+
+// leftPins says whether a former process left something in the kernel.
+func leftPins(base string) bool {
+	if base == "" {
+		return false
+	}
+	files, err := os.ReadDir(filepath.Join(base, abiFolder))
+	return err == nil && len(files) > 0
+}
 
 func (old *left) check(spec *ebpf.CollectionSpec, locals []netip.Addr) error {
 	l := old.layout

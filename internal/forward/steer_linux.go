@@ -23,6 +23,7 @@ type steered struct {
 	clock   func() time.Time
 	start   time.Time // when the monotonic clock of the host began
 	mover   string
+	why     string // that is not the kernel
 	readers []*reader
 	reaper  *reaper
 
@@ -46,7 +47,7 @@ type onceAt struct {
 // newSteered takes over the kernel table's ports. attach has the kernel steer.
 func newSteered(cfg Config, k *kernel, mover string, log *slog.Logger) (*steered, error) {
 	t := &steered{
-		log: log, kernel: k, clock: cfg.Clock, start: cfg.Clock().Add(-monotonic()), mover: mover,
+		log: log, kernel: k, clock: cfg.Clock, start: cfg.Clock().Add(-monotonic()), mover: mover, why: cfg.notKernel,
 		ports: make([]atomic.Pointer[port], len(k.mem.records)), once: map[int]*onceAt{},
 	}
 	threads := min(cfg.Threads, cpusPerSlot)
@@ -118,6 +119,8 @@ func (t *steered) open(local netip.AddrPort, h Handler, adopt bool) (Port, error
 	p := &port{slow: t, boundSocket: boundSocket{fd: -1}}
 	if t.mover == MoverKernel {
 		p.kernel = t.kernel
+	} else {
+		p.why.Store(&t.why)
 	}
 	if err := t.kernel.mem.enter(&p.entry, local, h, adopt); err != nil {
 		return nil, err
@@ -165,6 +168,9 @@ func (t *steered) Stats() Stats {
 		r.addTo(&s)
 	}
 	t.kernel.addTo(&s)
+	if t.mover != MoverKernel {
+		s.NotKernel = t.why
+	}
 	return s
 }
 
