@@ -271,6 +271,12 @@ func (e *Engine) Now() time.Duration { return e.table.Now() }
 // Mover names what moves decided flows.
 func (e *Engine) Mover() string { return e.table.Mover() }
 
+// Moved tells what moves decided flows, and how much of it.
+func (e *Engine) Moved() report.Moved {
+	s := e.table.Stats()
+	return report.Moved{Mover: e.table.Mover(), NotKernel: s.NotKernel, Packets: s.Packets, KernelPackets: s.Kernel.Packets}
+}
+
 // BytesRelayed grows with every datagram that was sent on.
 func (e *Engine) BytesRelayed() uint64 { return e.table.Stats().Bytes }
 

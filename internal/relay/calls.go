@@ -35,5 +35,5 @@ type Media interface {
 	BytesRelayed() uint64
 	PortsFree() int
 	Capacity() int
-	Mover() string
+	Moved() report.Moved
 }

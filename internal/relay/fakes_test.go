@@ -188,9 +188,9 @@ func (m *fakeMedia) relay(n uint64) {
 	defer m.mu.Unlock()
 	m.bytes += n
 }
-func (*fakeMedia) PortsFree() int { return 996 }
-func (*fakeMedia) Capacity() int  { return 250 }
-func (*fakeMedia) Mover() string  { return "user-space" }
+func (*fakeMedia) PortsFree() int      { return 996 }
+func (*fakeMedia) Capacity() int       { return 250 }
+func (*fakeMedia) Moved() report.Moved { return report.Moved{Mover: "user-space"} }
 
 // fakeNet hands out pipes instead of connections.
 type fakeNet struct {

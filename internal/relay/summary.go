@@ -63,8 +63,8 @@ func (r *Relay) Summary() report.Relay {
 		Name:         r.cfg.Name,
 		Capacity:     r.media.Capacity(),
 		Labels:       r.cfg.Labels,
-		Mover:        r.media.Mover(),
 		OneWay:       r.calls.OneWay(),
+		Moved:        r.media.Moved(),
 	}
 }
 

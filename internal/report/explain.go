@@ -205,8 +205,11 @@ func (l *Leg) sentence() string {
 	if l.Packets > 0 && l.Path == "RTP" {
 		text += fmt.Sprintf("; %d lost, jitter %.1f ms", l.Lost, l.JitterMS)
 	}
-	if l.Mover == MoverUndecided {
+	switch {
+	case l.Mover == MoverUndecided:
 		return text + "; not decided yet"
+	case l.NotKernel != "":
+		return text + "; moved by " + l.Mover + ": " + l.NotKernel
 	}
 	return text + "; moved by " + l.Mover
 }

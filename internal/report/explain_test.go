@@ -62,6 +62,21 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
+func TestLegsSayWhatMovesThem(t *testing.T) {
+	for _, c := range []struct{ mover, notKernel, want string }{
+		{"tc", "", "; moved by tc"},
+		{"user-space", "a party is on this host", "; moved by user-space: a party is on this host"},
+		{"user-space", "", "; moved by user-space"},
+		{MoverUndecided, "", "; not decided yet"},
+	} {
+		l := leg("caller", func(l *Leg) { l.Mover, l.NotKernel = c.mover, c.notKernel })
+		text := strings.Join(Explanation{Streams: []StreamExplanation{{Legs: []Leg{l}}}}.Sentences(), "\n")
+		if !strings.Contains(text, c.want+"\n") {
+			t.Errorf("%q is not in\n%s", c.want, text)
+		}
+	}
+}
+
 func TestDecisionsHaveSentences(t *testing.T) {
 	for why, sentence := range sentences {
 		if sentence == "" || why.Sentence() != sentence {

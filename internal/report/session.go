@@ -103,6 +103,14 @@ type Relay struct {
 	Name         string         `json:"name,omitempty"`     // link/2 only, as are the following
 	Capacity     int            `json:"capacity,omitempty"` // sessions with one stream that still fit a fresh relay
 	Labels       []string       `json:"labels,omitempty"`
-	Mover        string         `json:"mover,omitempty"`
 	OneWay       int            `json:"one_way,omitempty"` // streams in which one party is not heard
+	Moved
+}
+
+// Moved is what carries a relay's media.
+type Moved struct {
+	Mover         string `json:"mover,omitempty"`          // of established streams: tc or user-space
+	NotKernel     string `json:"not_kernel,omitempty"`     // why the kernel moves none of them
+	Packets       uint64 `json:"packets,omitempty"`        // relayed since the start
+	KernelPackets uint64 `json:"kernel_packets,omitempty"` // of these: moved inside the kernel
 }

@@ -28,7 +28,10 @@ func encode(t *testing.T, format manage.Format, docs ...any) string {
 
 var relays = []any{
 	report.Relay{Name: "berlin/192.0.2.1", IP: "192.0.2.1", Version: "1.0", Status: "active", Uptime: 93784, SessionCount: 12, Capacity: 4500,
-		StreamCount: map[string]int{"video": 2, "audio": 12}, BPSRelayed: 2345678},
+		StreamCount: map[string]int{"video": 2, "audio": 12}, BPSRelayed: 2345678,
+		Moved: report.Moved{Mover: "tc", Packets: 20000, KernelPackets: 19700}},
+	report.Relay{Name: "paris", IP: "192.0.2.4", Version: "1.0", Status: "active", StreamCount: map[string]int{},
+		Moved: report.Moved{Mover: "user-space", NotKernel: "no CAP_BPF: permission denied", Packets: 7}},
 	report.Relay{IP: "192.0.2.2", Version: "4.1.2", Status: "halting", Uptime: 59, StreamCount: map[string]int{}}, // the original
 	map[string]string{"status": "error", "ip": "192.0.2.3"},
 }

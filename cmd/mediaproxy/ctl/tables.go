@@ -66,10 +66,10 @@ func printRelays(out io.Writer, docs []json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	t := newTable(out, "RELAY", "ADDRESS", "STATUS", "SESSIONS", "STREAMS", "TRAFFIC", "UPTIME", "VERSION")
+	t := newTable(out, "RELAY", "ADDRESS", "STATUS", "SESSIONS", "STREAMS", "TRAFFIC", "MOVED BY", "UPTIME", "VERSION")
 	for _, r := range relays {
 		if r.Status == "error" { // it did not answer the dispatcher
-			t.row(r.Name, r.IP, r.Status, "", "", "", "", "")
+			t.row(r.Name, r.IP, r.Status, "", "", "", "", "", "")
 			continue
 		}
 		sessions := strconv.Itoa(r.SessionCount)
@@ -80,9 +80,25 @@ func printRelays(out io.Writer, docs []json.RawMessage) error {
 		if r.OneWay > 0 {
 			streams += fmt.Sprintf(" (%d one-way)", r.OneWay)
 		}
-		t.row(r.Name, r.IP, r.Status, sessions, streams, bits(r.BPSRelayed), span(r.Uptime), r.Version)
+		t.row(r.Name, r.IP, r.Status, sessions, streams, bits(r.BPSRelayed), movedBy(r.Moved), span(r.Uptime), r.Version)
 	}
-	return t.w.Flush()
+	if err := t.w.Flush(); err != nil {
+		return err
+	}
+	for _, r := range relays {
+		if r.NotKernel != "" {
+			fmt.Fprintf(out, "%s moves media in user space: %s\n", clean(r.Name), clean(r.NotKernel))
+		}
+	}
+	return nil
+}
+
+// movedBy is like "tc, 98 % of packets".
+func movedBy(m report.Moved) string {
+	if m.KernelPackets == 0 || m.Packets == 0 {
+		return m.Mover
+	}
+	return fmt.Sprintf("%s, %d %% of packets", m.Mover, 100*m.KernelPackets/m.Packets)
 }
 
 // streamCount is like "3 audio, 1 video".
@@ -219,9 +235,9 @@ func printStream(out io.Writer, s report.Stream) {
 		status += fmt.Sprintf(" after %d s", s.TimeoutWait)
 	}
 	fmt.Fprintf(out, "Stream %s: %s, from second %d to %d\n", clean(s.MediaType), status, s.StartTime, s.EndTime)
-	t := newTable(out, "  PARTY", "SENDS FROM", "TO RELAY", "CODEC", "PACKETS", "BYTES", "LOST", "JITTER", "REFUSED", "SILENT")
+	t := newTable(out, "  PARTY", "SENDS FROM", "TO RELAY", "CODEC", "PACKETS", "BYTES", "LOST", "JITTER", "REFUSED", "SILENT", "MOVED BY")
 	party := func(name, remote, local, codec string, packets, bytes uint64, q *report.Quality) {
-		row := []string{"  " + name, remote, local, codec, strconv.FormatUint(packets, 10), strconv.FormatUint(bytes, 10), "", "", "", ""}
+		row := []string{"  " + name, remote, local, codec, strconv.FormatUint(packets, 10), strconv.FormatUint(bytes, 10), "", "", "", "", ""}
 		if q != nil {
 			row[6] = strconv.FormatInt(q.Lost, 10)
 			row[7] = fmt.Sprintf("%.1f ms", q.JitterMS)
@@ -230,6 +246,7 @@ func printStream(out io.Writer, s report.Stream) {
 			if q.Silent >= 0 {
 				row[9] = fmt.Sprintf("%.1f s", q.Silent)
 			}
+			row[10] = q.Mover
 		}
 		t.row(row...)
 	}
