@@ -3,9 +3,9 @@ package dispatcher
 import "example.org/mediaproxy/internal/report"
 
 // TimedOut says whether a finished call counts as timed out: nobody hung up.
-// A relay that was told to stop ends its calls the same way.
+// A relay that was told to stop, or could not take a call over, ends calls the same way.
 func TimedOut(s report.Session) bool {
-	return s.Reason == report.ReasonTimeout || s.Reason == report.ReasonShutdown
+	return s.Reason == report.ReasonTimeout || s.Reason == report.ReasonShutdown || s.Reason == report.ReasonNotRestored
 }
 
 // AllStreamsICE says whether ICE led all of a finished call's media around the

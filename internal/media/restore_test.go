@@ -349,6 +349,18 @@ func sameStream(t *rapid.T, got, want *Stream) {
 	}
 }
 
+// Whoever adds a field to these has to think of the record and of sameStream.
+func TestFieldsAreAccountedFor(t *testing.T) {
+	for _, c := range []struct {
+		of   reflect.Type
+		want int
+	}{{reflect.TypeFor[Stream](), 20}, {reflect.TypeFor[leg](), 9}} {
+		if n := c.of.NumField(); n != c.want {
+			t.Errorf("%v has %d fields, %d are known here", c.of, n, c.want)
+		}
+	}
+}
+
 // happen lets random things happen to a call.
 func happen(t *rapid.T, c *call, n int) {
 	sources := []netip.AddrPort{phoneA, ap("8.8.4.4:4004"), ap("203.0.113.50:31000"), ap("203.0.113.77:31000"), ap("192.0.2.66:6000")}

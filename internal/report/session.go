@@ -89,6 +89,8 @@ const (
 	ReasonUnanswered = "never answered" // timed out before any answer
 	ReasonTerminated = "terminated"     // an operator ended it
 	ReasonShutdown   = "relay stopped"  // the relay was told to stop
+	// ReasonNotRestored: the relay was restarted and could not take the call over.
+	ReasonNotRestored = "not taken over"
 )
 
 // Relay is the summary document of one relay.

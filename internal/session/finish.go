@@ -28,6 +28,7 @@ func (s *Session) finishLocked(reason, status string) {
 	}
 	s.table.forget(s)
 	s.table.remember(s)
+	s.keep() // in the place of the call that was: there is the one or the other
 }
 
 // abandon ends a session that never came to be. The caller holds its lock.
@@ -37,6 +38,9 @@ func (s *Session) abandon() {
 		st.close(report.StatusClosed, s.created)
 	}
 	s.table.forget(s)
+	if keeper := s.table.cfg.Keeper; keeper != nil {
+		keeper.Delete(s.id()) // there is one only if a bug struck late
+	}
 }
 
 // sweep closes streams that timed out. The session ends with its last one, or
@@ -61,6 +65,9 @@ func (s *Session) sweep() (Finished, bool) {
 		st.wait = timeout.Wait
 		st.close(timeout.Status, now)
 		expired++
+	}
+	if left > 0 && expired > 0 {
+		s.keep()
 	}
 	if left > 0 || expired == 0 && now.Sub(s.changed) < s.table.cfg.EmptyTimeout {
 		return Finished{}, false

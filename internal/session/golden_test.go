@@ -22,19 +22,27 @@ type bench struct {
 	network *forward.Fake
 	engine  *media.Engine
 	now     time.Time
+	cfg     media.Config
+	keeper  keeper
+	boot    string
 }
 
-func newBench(t testing.TB, change func(*media.Config)) *bench {
+func newBench(t interface{ Helper() }, change func(*media.Config)) *bench {
 	t.Helper()
-	b := &bench{network: forward.NewFake(), now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
-	cfg := media.Config{Locals: []netip.Addr{netip.MustParseAddr(relayIP), netip.MustParseAddr("2001:db8::9")}, FirstPort: 50000, EndPort: 50100, Pick: media.Lowest}
+	b := &bench{network: forward.NewFake(), now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), keeper: keeper{}, boot: "1"}
+	b.cfg = media.Config{Locals: []netip.Addr{netip.MustParseAddr(relayIP), netip.MustParseAddr("2001:db8::9")}, FirstPort: 50000, EndPort: 50100, Pick: media.Lowest}
 	if change != nil {
-		change(&cfg)
+		change(&b.cfg)
 	}
-	log := slog.New(slog.DiscardHandler)
-	b.engine = media.NewEngine(cfg, b.network, log)
-	b.Table = New(Config{Clock: func() time.Time { return b.now }}, b.engine, log)
+	b.begin()
 	return b
+}
+
+// begin makes the table of a process.
+func (b *bench) begin() {
+	log := slog.New(slog.DiscardHandler)
+	b.engine = media.NewEngine(b.cfg, b.network, log)
+	b.Table = New(Config{Clock: func() time.Time { return b.now }, Keeper: b.keeper, Boot: b.boot}, b.engine, log)
 }
 
 // advance moves both clocks.
@@ -130,10 +138,12 @@ type vectorStep struct{ message, ports, statuses string }
 
 const basicCall = "r1 A4000" // 50002, then a1 A3000 -> 50000
 
-var vectors = []struct {
+type vector struct {
 	name  string
 	steps []vectorStep
-}{
+}
+
+var vectors = []vector{
 	{"1 offer and answer", []vectorStep{{basicCall, "50002", ""}, {"a1 A3000", "50000", "active"}}},
 	{"2 SDP in the ACK", []vectorStep{{basicCall, "50002", ""}, {"a1 A3000", "50000", ""}, {"r1 +tag A4000", "50002", "active"}}},
 	{"3 provisional and final answer differ", []vectorStep{{basicCall, "50002", ""}, {"a1 A3000", "50000", ""}, {"a1 A3020", "50000", "active"}}},
@@ -195,31 +205,48 @@ var vectors = []struct {
 }
 
 // The ports that are answered, step by step. They are those of the original
-// where the comment does not say otherwise.
+// where the comment does not say otherwise. A process that ends after any step makes no
+// difference to the next.
 func TestGoldenVectors(t *testing.T) {
 	for _, v := range vectors {
-		t.Run(v.name, func(t *testing.T) {
-			b := newBench(t, nil)
-			for i, step := range v.steps {
-				if got := b.say(t, step.message); got != step.ports {
-					t.Fatalf("step %d, %s: got %s, want %s", i+1, step.message, got, step.ports)
-				}
-				if step.statuses == "" {
-					continue
-				}
-				if got := b.statuses(t); got != step.statuses {
-					t.Errorf("step %d, %s: statuses %s, want %s", i+1, step.message, got, step.statuses)
-				}
-			}
-			if b.Len() > 0 {
-				if _, err := b.Remove(control.Remove{CallID: "c", FromTag: "T", ToTag: "F"}); err != nil {
-					t.Errorf("remove with swapped tags: %v", err)
-				}
-			}
-			if n := b.network.OpenPorts(); n != 0 || b.Len() != 0 {
-				t.Errorf("%d ports and %d sessions left", n, b.Len())
-			}
+		t.Run(v.name, func(t *testing.T) { v.run(t, func(*bench, int) {}) })
+		t.Run(v.name+", restarted after every step", func(t *testing.T) {
+			v.run(t, func(b *bench, _ int) { b.killed(t) })
 		})
+		for i := range v.steps {
+			t.Run(fmt.Sprintf("%s, restarted after step %d", v.name, i+1), func(t *testing.T) {
+				v.run(t, func(b *bench, step int) {
+					if step == i {
+						b.restart(t)
+					}
+				})
+			})
+		}
+	}
+}
+
+// run goes through the steps; after is called behind each.
+func (v vector) run(t *testing.T, after func(b *bench, step int)) {
+	b := newBench(t, nil)
+	for i, step := range v.steps {
+		if got := b.say(t, step.message); got != step.ports {
+			t.Fatalf("step %d, %s: got %s, want %s", i+1, step.message, got, step.ports)
+		}
+		after(b, i)
+		if step.statuses == "" {
+			continue
+		}
+		if got := b.statuses(t); got != step.statuses {
+			t.Errorf("step %d, %s: statuses %s, want %s", i+1, step.message, got, step.statuses)
+		}
+	}
+	if b.Len() > 0 {
+		if _, err := b.Remove(control.Remove{CallID: "c", FromTag: "T", ToTag: "F"}); err != nil {
+			t.Errorf("remove with swapped tags: %v", err)
+		}
+	}
+	if n := b.network.OpenPorts(); n != 0 || b.Len() != 0 {
+		t.Errorf("%d ports and %d sessions left", n, b.Len())
 	}
 }
 

@@ -64,7 +64,9 @@ func inOrder(sessions []*Session) {
 func (t *Table) forget(s *Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.sessions, key{s.callID, s.fromTag})
+	if k := (key{s.callID, s.fromTag}); t.sessions[k] == s {
+		delete(t.sessions, k)
+	}
 	t.queue.remove(s)
 }
 
@@ -73,6 +75,9 @@ func (t *Table) forget(s *Session) {
 func (t *Table) remember(s *Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.cfg.Keeper != nil {
+		t.unreported[s.record] = s.id()
+	}
 	if len(t.finished) < t.cfg.Remember {
 		t.finished = append(t.finished, s)
 		return

@@ -83,7 +83,7 @@ func (s *Session) open(o *offer, u control.Update, party media.Side) error {
 			st.status = report.StatusClosed
 			continue
 		}
-		running, err := s.table.engine.Open(media.Spec{MediaType: m.Type, IPv6: st.v6, Faces: faces, CallID: s.callID})
+		running, err := s.table.engine.Open(media.Spec{MediaType: m.Type, IPv6: st.v6, Faces: faces, CallID: s.callID, Changed: s.table.changed(s)})
 		if err != nil {
 			for _, st := range s.streams[before:] {
 				st.close(report.StatusClosed, now)

@@ -23,6 +23,11 @@ const fewHoles = 64
 // add puts a session at the end; its order must be the highest.
 func (q *queue) add(s *Session) { q.places = append(q.places, place{s.order, s}) }
 
+// sort puts the places in order after sessions were added in any.
+func (q *queue) sort() {
+	slices.SortFunc(q.places, func(a, b place) int { return cmp.Compare(a.order, b.order) })
+}
+
 // remove takes a session out, if it is there.
 func (q *queue) remove(s *Session) {
 	i, found := q.find(s.order)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"example.org/mediaproxy/internal/media"
@@ -21,6 +22,8 @@ type Session struct {
 	callID  string
 	fromTag string
 	created time.Time
+
+	dirty atomic.Bool // packets changed it since it was kept
 
 	mu       sync.Mutex // guards what follows
 	toTag    string

@@ -39,6 +39,11 @@ type Config struct {
 	EmptyTimeout time.Duration
 	// Relay is the name written into documents.
 	Relay string
+	// Keeper keeps records of the calls for the next process; nil: they end with this one.
+	Keeper Keeper
+	// Boot names this run of the host: times on its monotonic clock mean nothing in
+	// another.
+	Boot string
 	// Remember is how many finished sessions can still be explained, 256.
 	Remember int
 }
@@ -63,6 +68,12 @@ type Table struct {
 	order    uint64
 	finished []*Session // the latest, in a ring
 	next     int        // of the ring
+	// unreported are the ids of records whose reports nobody has acknowledged, by
+	// record id of the report.
+	unreported map[string]string
+
+	dirtyMu sync.Mutex // guards what follows; taken under any lock
+	dirty   []*Session // that packets have changed
 }
 
 // New returns an empty table whose streams run on an engine.
@@ -76,7 +87,7 @@ func New(cfg Config, engine *media.Engine, log *slog.Logger) *Table {
 	if cfg.Remember == 0 {
 		cfg.Remember = 256
 	}
-	t := &Table{cfg: cfg, engine: engine, log: log, sessions: map[key]*Session{}}
+	t := &Table{cfg: cfg, engine: engine, log: log, sessions: map[key]*Session{}, unreported: map[string]string{}}
 	t.pages.New = func() any { return &page{} }
 	return t
 }
@@ -125,6 +136,9 @@ func (t *Table) applyLocked(s *Session, created bool, u control.Update, owner st
 		return answer, false, nil
 	}
 	answer, err = s.update(u, owner)
+	if err == nil {
+		s.keep()
+	}
 	done = true
 	return answer, true, err
 }
