@@ -25,6 +25,11 @@ type Calls interface {
 	Calls() []session.Call
 	StreamCount() map[string]int // live streams by media type
 	OneWay() int                 // streams in which one party is not heard
+
+	// Flush keeps for the next process what packets have changed; all: every call.
+	Flush(all bool)
+	// Acknowledged says that a finished call need not be reported by the next process.
+	Acknowledged(recordID string)
 }
 
 var _ Calls = (*session.Table)(nil)

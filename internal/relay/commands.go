@@ -53,6 +53,10 @@ func (c *conn) command(cmd relaylink.Command) error {
 	if err := c.out.add(answer); err != nil {
 		return err
 	}
+	if c.told != "" {
+		c.relay.calls.Acknowledged(c.told)
+		c.told = ""
+	}
 	// terminate ends calls whose reports follow its answer.
 	c.relay.deliverPending()
 	return nil
@@ -165,6 +169,7 @@ func (c *conn) remove(cmd relaylink.Command) ([]byte, error) {
 		return nil, err
 	}
 	if c.plain {
+		c.told = doc.RecordID
 		return report.Append(nil, doc.Plain())
 	}
 	doc = c.relay.named(doc)

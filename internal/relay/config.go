@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"example.org/mediaproxy/internal/session"
 )
 
 // Dial connects to a dispatcher and returns the connection after its TLS
@@ -49,6 +51,12 @@ type Config struct {
 	MaxRecords     int           // unacknowledged records kept, default 50000, about 1.5 kB each
 	StopWait       time.Duration // for the next acknowledgement when stopping, default 3 s
 	DrainWait      time.Duration // the same after HUP and the last call, default 60 s
+	KeepWait       time.Duration // for a second Stop when calls are left to the next process, default 5 s
+
+	// Durable: calls and unacknowledged records outlive the process.
+	Durable bool
+	// Pending are finished calls of a former process that nobody has acknowledged.
+	Pending []session.Finished
 
 	// MaxBacklog is how many bytes may wait for a dispatcher that does not
 	// read, default 32 MiB. One document of any size is taken while less than
@@ -110,6 +118,7 @@ func (c Config) complete() (Config, []target, error) {
 	c.RepeatInterval = positive(c.RepeatInterval, 10*time.Second)
 	c.StopWait = positive(c.StopWait, 3*time.Second)
 	c.DrainWait = positive(c.DrainWait, 60*time.Second)
+	c.KeepWait = positive(c.KeepWait, 5*time.Second)
 	c.MaxBacklog = cmp.Or(max(c.MaxBacklog, 0), 32<<20)
 	c.MaxRecords = cmp.Or(max(c.MaxRecords, 0), 50000)
 	return c, targets, nil

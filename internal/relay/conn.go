@@ -51,8 +51,11 @@ type conn struct {
 	out   *outbox
 	greet chan struct{} // closed when the connection is ready for use
 
-	// of the reader only: memory of the latest page and of the latest answer
+	// of the reader only: memory of the latest page and of the latest answer, and the
+	// record that this answer carries for good, because a dispatcher of the original
+	// acknowledges nothing
 	body, answer []byte
+	told         string
 
 	mu         sync.Mutex // guards what follows
 	owner      string     // of calls created here; "" until ready
@@ -264,7 +267,7 @@ func (c *conn) send(docs []report.Session) error {
 		body, err := report.Append(nil, doc)
 		if err != nil { // a bug; repeating it would not help
 			c.log.Error("cannot write the report of a finished call, it is lost", "call_id", doc.CallID, "error", err)
-			c.relay.records.ack(id)
+			c.relay.acknowledged(id)
 			continue
 		}
 		ids = append(ids, id)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +24,9 @@ type fakeCalls struct {
 	expired []session.Finished // what the next Sweep returns
 	docs    []report.Session
 	last    control.Update
+	acked   []string // records that need not outlive the process
+	flushes int      // of what packets changed
+	flushed int      // calls at the last flush of all
 }
 
 func (f *fakeCalls) find(callID, tag string) int {
@@ -157,6 +161,27 @@ func (f *fakeCalls) Session(callID, fromTag string) (docs []report.Session) {
 func (f *fakeCalls) Explain(string, string) []report.Explanation { return nil }
 
 func (f *fakeCalls) OneWay() int { return 0 }
+
+func (f *fakeCalls) Flush(all bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.flushes++; all {
+		f.flushed = len(f.calls)
+	}
+}
+
+func (f *fakeCalls) Acknowledged(recordID string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.acked = append(f.acked, recordID)
+}
+
+// forgotten are the records that need not outlive the process, in order.
+func (f *fakeCalls) forgotten() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(f.acked, " ")
+}
 
 func (f *fakeCalls) StreamCount() map[string]int {
 	if n := f.Len(); n > 0 {

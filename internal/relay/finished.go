@@ -31,6 +31,7 @@ func (r *Relay) keep(doc report.Session, owner string, sentOn *conn) {
 	r.count.ended.Add(1)
 	dropped := r.records.add(doc, owner, sentOn, r.cfg.Now())
 	if dropped != nil {
+		r.calls.Acknowledged(dropped.report.RecordID)
 		r.complain(r.log, slog.LevelError, "the report of a finished call is lost: too many wait for a dispatcher",
 			"call_id", dropped.report.CallID, "owner", dropped.owner, "limit", r.cfg.MaxRecords)
 	}
@@ -40,6 +41,7 @@ func (r *Relay) keep(doc report.Session, owner string, sentOn *conn) {
 func (r *Relay) acknowledged(id string) (known bool, left int) {
 	known, left = r.records.ack(id)
 	if known {
+		r.calls.Acknowledged(id)
 		r.count.acknowledged.Add(1)
 		if r.stopping.Load() {
 			r.wake() // it waits for this

@@ -23,8 +23,8 @@ type Relay struct {
 	records *records
 	started time.Time
 	poke    chan struct{} // capacity 1: Run has to look whether it may end
-	stop    chan bool     // capacity 1: Stop was called; whether calls end
-	hurry   chan struct{} // closed by a second Stop
+	stop    chan bool     // capacity 2: Stop was called; whether calls end
+	hurry   chan struct{} // closed by a Stop after the one that decided
 
 	admission admission
 	traffic   traffic
@@ -39,7 +39,9 @@ type Relay struct {
 	choices []*choice  // one per entry of Dispatchers
 	links   map[netip.AddrPort]*link
 	linkCtx context.Context // of all links; nil: not running
-	stopped int             // calls of Stop
+	leaving bool            // Stop was called
+	decided bool            // and will not be decided otherwise
+	hurried bool            // hurry is closed
 }
 
 // New checks the configuration and returns a relay that does nothing until
@@ -53,12 +55,13 @@ func New(cfg Config, calls Calls, media Media, log *slog.Logger) (*Relay, error)
 		cfg: cfg, calls: calls, media: media, log: orDiscard(log),
 		records: newRecords(cfg.MaxRecords, cfg.RepeatInterval),
 		started: cfg.Now(),
-		poke:    make(chan struct{}, 1), stop: make(chan bool, 1), hurry: make(chan struct{}),
+		poke:    make(chan struct{}, 1), stop: make(chan bool, 2), hurry: make(chan struct{}),
 		links: make(map[netip.AddrPort]*link),
 	}
 	for _, t := range targets {
 		r.choices = append(r.choices, &choice{target: t})
 	}
+	r.finished(cfg.Pending)
 	return r, nil
 }
 
@@ -75,6 +78,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		r.log.Error("no dispatchers are configured, the relay idles; set dispatchers in section [Relay]")
 	}
 	r.running.Go(func() { r.resolveLoop(links) })
+	r.running.Go(func() { r.flushLoop(links) })
 	defer r.running.Wait()
 	defer cancel()
 
@@ -86,7 +90,10 @@ func (r *Relay) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return r.leave(true, r.cfg.StopWait, tick)
 		case end := <-r.stop:
-			return r.leave(end, r.cfg.StopWait, tick)
+			if !end {
+				return r.handOver(tick)
+			}
+			return r.leave(true, r.cfg.StopWait, tick)
 		case <-r.poke:
 		case <-tick.C:
 			r.tick()
@@ -98,17 +105,18 @@ func (r *Relay) Run(ctx context.Context) error {
 	}
 }
 
-// Stop makes Run return. With end, all calls end now and are reported; without,
-// they are left as they are, for whoever takes them over. A second Stop ends
-// the waiting for acknowledgements.
+// Stop makes Run return. With end, all calls end now and are reported. Without, they are
+// left to the next process: everything goes on for KeepWait, in which a Stop with end
+// decides otherwise. Any further Stop ends the waiting.
 func (r *Relay) Stop(end bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.stopped++
-	switch r.stopped {
-	case 1:
+	switch {
+	case !r.decided && (end || !r.leaving):
+		r.leaving, r.decided = true, end
 		r.stop <- end
-	case 2:
+	case !r.hurried:
+		r.hurried = true
 		close(r.hurry)
 	}
 }
@@ -163,7 +171,44 @@ func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
 	}
 }
 
+// handOver leaves the calls to the next process. Nobody notices before it ends: until
+// then commands and packets are served as ever.
+func (r *Relay) handOver(tick *time.Ticker) error {
+	r.log.Info("stopping, the next process gets the calls; stop once more to end them", "sessions", r.calls.Len(), "in", r.cfg.KeepWait)
+	wait := time.NewTimer(r.cfg.KeepWait)
+	defer wait.Stop()
+	for waiting := true; waiting && !r.nothingLeft(); {
+		select {
+		case <-r.stop: // with end, see Stop
+			return r.leave(true, r.cfg.StopWait, tick)
+		case <-r.hurry:
+			waiting = false
+		case <-wait.C:
+			waiting = false
+		case <-r.poke:
+		case <-tick.C:
+			r.tick()
+		}
+	}
+	r.admission.close() // a call that is answered from here on would not be kept
+	r.calls.Flush(true)
+	reports, _ := r.records.counts()
+	r.log.Info("stopped, the next process gets the calls", "sessions", r.calls.Len(), "unacknowledged_reports", reports)
+	return nil
+}
+
+// nothingLeft says that there is nothing to hand over.
+func (r *Relay) nothingLeft() bool {
+	idle := r.idle() // before the count: see there
+	waiting, _ := r.records.counts()
+	return idle && waiting == 0
+}
+
 func (r *Relay) lost(waiting int) error {
+	if r.cfg.Durable {
+		r.log.Warn("stopped before a dispatcher acknowledged all finished calls; they are reported after the next start", "unacknowledged_reports", waiting)
+		return nil
+	}
 	r.log.Error("stopped before a dispatcher acknowledged all finished calls", "lost", waiting)
 	return errLost
 }
@@ -172,12 +217,7 @@ var errLost = errors.New("reports of finished calls were lost: no dispatcher ack
 
 // tick is what happens once a second.
 func (r *Relay) tick() {
-	defer func() {
-		if bug := recover(); bug != nil {
-			r.count.panics.Add(1)
-			r.log.Error("a bug was met in the periodic work; calls go on, please report it", "panic", bug)
-		}
-	}()
+	defer r.survive()
 	expired := r.calls.Sweep()
 	for _, f := range expired { // said here too: the dispatcher may be away
 		r.log.Info("call over", "call_id", f.Report.CallID, "reason", f.Report.Reason, "owner", f.Owner)
@@ -188,4 +228,37 @@ func (r *Relay) tick() {
 	r.retire()
 	r.dirty.Store(true) // repeats may be due
 	r.deliverPending()
+}
+
+// survive, deferred, keeps a bug in periodic work from ending the calls.
+func (r *Relay) survive() {
+	if bug := recover(); bug != nil {
+		r.count.panics.Add(1)
+		r.log.Error("a bug was met in the periodic work; calls go on, please report it", "panic", bug)
+	}
+}
+
+// flushEvery is how much of what packets changed a killed process may lose.
+const flushEvery = 50 * time.Millisecond
+
+// flushLoop keeps what packets changed, away from their path.
+func (r *Relay) flushLoop(ctx context.Context) {
+	if !r.cfg.Durable {
+		return
+	}
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			r.flush()
+		}
+	}
+}
+
+func (r *Relay) flush() {
+	defer r.survive()
+	r.calls.Flush(false)
 }
