@@ -70,7 +70,14 @@ var verdictLine = regexp.MustCompile(`^(PASS|FAIL|SKIP|LATER|AGAIN|TOTAL)(?:\([^
 // runLab runs run.sh and returns its lines, everything it printed, and its exit code.
 func runLab(ctx context.Context, t *testing.T, env []string, args ...string) ([]verdict, string, int) {
 	t.Helper()
-	cmd := exec.CommandContext(ctx, "./run.sh", args...)
+	return runLabBy(ctx, t, nil, env, args...)
+}
+
+// runLabBy has a program with its arguments start run.sh in its own place.
+func runLabBy(ctx context.Context, t *testing.T, wrap, env []string, args ...string) ([]verdict, string, int) {
+	t.Helper()
+	args = slices.Concat(wrap, []string{"./run.sh"}, args)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Env = append(append(os.Environ(), "LAB_BIN="+program), env...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
@@ -112,7 +119,8 @@ func namespaces(t *testing.T, pid int) []string {
 func soak() bool { return os.Getenv("MEDIAPROXY_TEST") == "soak" }
 
 // TestCalls makes every call of the lab in every network, as many runs at once as there
-// are processors: each has namespaces of its own.
+// are processors: each has namespaces of its own. In those the kernel moves the media, on
+// loopback user space does; the levels between them have their calls in the soak.
 func TestCalls(t *testing.T) {
 	needs(t)
 	type run struct {
@@ -124,14 +132,20 @@ func TestCalls(t *testing.T) {
 	noDialog := []string{"end-dialog", "media-timeout"}
 	zero := []string{"hold-zero"}
 	for _, r := range []run{
-		{"loopback-engage", []string{"-m", "engage"}, nil, false},
+		{"loopback-engage", []string{"-f", "off", "-m", "engage"}, nil, false},
 		{"netns4-engage", []string{"-n", "netns", "-m", "engage"}, nil, false},
 		{"netns6-engage", []string{"-n", "netns", "-6", "-m", "engage"}, zero, false},
-		{"loopback-use", []string{"-m", "use"}, noDialog, false},
+		{"loopback-use", []string{"-f", "off", "-m", "use"}, noDialog, false},
 		{"netns4-use", []string{"-n", "netns", "-m", "use"}, noDialog, false},
 		{"netns6-use", []string{"-n", "netns", "-6", "-m", "use"}, slices.Concat(noDialog, zero), false},
-		{"loopback6-engage", []string{"-6", "-m", "engage"}, zero, true},
-		{"loopback6-use", []string{"-6", "-m", "use"}, slices.Concat(noDialog, zero), true},
+		{"loopback6-engage", []string{"-f", "off", "-6", "-m", "engage"}, zero, true},
+		{"loopback6-use", []string{"-f", "off", "-6", "-m", "use"}, slices.Concat(noDialog, zero), true},
+		{"clsact4-engage", []string{"-n", "netns", "-f", "clsact", "-m", "engage"}, nil, true},
+		{"clsact6-use", []string{"-n", "netns", "-f", "clsact", "-6", "-m", "use"}, slices.Concat(noDialog, zero), true},
+		{"sk_lookup4-use", []string{"-n", "netns", "-f", "sk_lookup", "-m", "use"}, noDialog, true},
+		{"sk_lookup6-engage", []string{"-n", "netns", "-f", "sk_lookup", "-6", "-m", "engage"}, zero, true},
+		{"off4-engage", []string{"-n", "netns", "-f", "off", "-m", "engage"}, nil, true},
+		{"off6-use", []string{"-n", "netns", "-f", "off", "-6", "-m", "use"}, slices.Concat(noDialog, zero), true},
 	} {
 		if r.soak && !soak() {
 			continue
@@ -221,6 +235,18 @@ func TestJudgeSeesFaults(t *testing.T) {
 					list[0].line, code, word, c.want, wantCode, out)
 			}
 		})
+	}
+}
+
+// TestJudgeSeesWhoMoves lets the relay lack a right, so that the kernel cannot move what it
+// has to move in this network.
+func TestJudgeSeesWhoMoves(t *testing.T) {
+	needs(t)
+	t.Parallel()
+	list, out, code := runLabBy(t.Context(), t, []string{"setpriv", "--inh-caps=-bpf", "--bounding-set=-bpf"}, nil, "-n", "netns", "audio")
+	list = slices.DeleteFunc(list, func(v verdict) bool { return v.word == "AGAIN" })
+	if len(list) != 1 || code != 1 || !strings.HasPrefix(list[0].line, "FAIL(not-moved-by-tc not-pinned not-in-the-kernel)") {
+		t.Errorf("exit code %d, want 1 because user space moved the media:\n%s", code, out)
 	}
 }
 

@@ -67,11 +67,12 @@ party_up() { # variable prefix, number of its network, name
 	eval "$1_IP=$own $1_IF=sip0 $1_NS=$ns"
 }
 
-# within NAMESPACE command...   replaces the shell it runs in
+# within NAMESPACE command...   replaces the shell it runs in. Not by `ip netns exec`: that
+# hides the BPF file system, where the relay keeps its kernel table.
 within() {
 	local ns=$1
 	shift
-	if [ -n "$ns" ]; then exec ip netns exec "$ns" "$@"; else exec "$@"; fi
+	if [ -n "$ns" ]; then exec nsenter --net="/run/netns/$ns" -- "$@"; else exec "$@"; fi
 }
 
 # An address as URIs and sipp want it.

@@ -32,6 +32,7 @@ port_range = ${LAB_RELAY_PORTS%-*}:$((${LAB_RELAY_PORTS#*-} + 1))
 reconnect_delay = 1
 log_level = DEBUG
 state_dir = $work/state-relay
+fast_path = $LAB_FAST_PATH
 ${LAB_IDLE_TIMEOUT:+idle_timeout = $LAB_IDLE_TIMEOUT}
 
 [TLS]

@@ -6,6 +6,7 @@
 #
 #   -m engage|use       how Kamailio uses the module (default engage)
 #   -n loopback|netns   the network (default loopback)
+#   -f auto|tc|clsact|sk_lookup|off   what moves the media (default auto: the kernel in netns)
 #   -6                  IPv6
 #   -k                  keep the work folder and say where it is
 #   -v                  show the SIP messages of every call
@@ -40,13 +41,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=test/lab/net.sh
 . "$here/net.sh"
 die() { echo "run.sh: $*" >&2; exit 2; }
-usage() { sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2; }
+usage() { sed -n '2,17s/^# \{0,1\}//p' "$0"; exit 2; }
 
-mode=engage net=loopback family=4 keep=0 verbose=0
-while getopts m:n:6kvh opt; do
+mode=engage net=loopback family=4 fast=auto keep=0 verbose=0
+while getopts m:n:f:6kvh opt; do
 	case $opt in
 	m) mode=$OPTARG ;;
 	n) net=$OPTARG ;;
+	f) fast=$OPTARG ;;
 	6) family=6 ;;
 	k) keep=1 ;;
 	v) verbose=1 ;;
@@ -55,6 +57,13 @@ while getopts m:n:6kvh opt; do
 done
 shift $((OPTIND - 1))
 case $mode-$net in engage-loopback | engage-netns | use-loopback | use-netns) ;; *) usage ;; esac
+# By this the established media has to be moved. On loopback the parties are on the relay's
+# own host, where the kernel moves nothing.
+case $net-$fast in
+netns-auto | netns-tc | netns-clsact) mover=tc ;;
+*-auto | *-tc | *-clsact | *-sk_lookup | *-off) mover=user-space ;;
+*) usage ;;
+esac
 [ $# -gt 0 ] || usage
 
 ALL="audio bye-callee hold-resume hold-zero update-hold reinvite-callee audio-video video-rejected
@@ -99,6 +108,7 @@ stop_all() {
 }
 finish() {
 	stop_all
+	[ -z "${d:-}" ] || rm -rf "$(pins)"
 	net_down
 	if [ $keep = 1 ]; then echo "work folder: $work" >&2; else rm -rf "$work"; fi
 	[ -z "$lock" ] || rm -f "$lock"
@@ -143,7 +153,7 @@ start_relay_side() {
 	local cmd=${LAB_RELAY_CMD:-'"$LAB_HERE/relay-side.sh"'} idle=""
 	[ "$1" = media-timeout ] && idle=$LAB_MEDIA_TIMEOUT
 	export LAB_HERE=$here LAB_BIN LAB_WORK=$d LAB_SHARED=$work LAB_READY=$d/ready LAB_MODE=$mode \
-		LAB_MP_SOCKET_PATH=$mp LAB_RELAY_IP=$PROXY_IP LAB_RELAY_PORTS LAB_LINK_PORT LAB_MANAGEMENT_PORT LAB_IDLE_TIMEOUT=$idle
+		LAB_MP_SOCKET_PATH=$mp LAB_RELAY_IP=$PROXY_IP LAB_RELAY_PORTS LAB_LINK_PORT LAB_MANAGEMENT_PORT LAB_IDLE_TIMEOUT=$idle LAB_FAST_PATH=$fast
 	[ -n "$LAB_RELAY_CMD" ] && : >"$d/ready"
 	(within "$PROXY_NS" bash -c "exec $cmd") >"$d/relay-side.log" 2>&1 9>&- &
 	relay=$!
@@ -183,9 +193,31 @@ end_from_outside() {
 	python3 "$here/jsonrpc.py" "$rpc" --end-all >"$d/jsonrpc.log" 2>&1
 }
 
+# What moved the media, as the relay's summary tells at the end. Sets moved, adds to why.
+count_moved() {
+	local summary packets kernel
+	moved=""
+	[ -z "$LAB_RELAY_CMD" ] || return
+	summary=$("$LAB_BIN" ctl --runtime-dir "$d/relay-side/run" summary --json 2>&1)
+	number() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" <<<"$summary"; }
+	packets=$(number packets) kernel=$(number kernel_packets)
+	moved=" moved_by=$mover kernel=${kernel:-0}/${packets:-0}"
+	grep -q "\"mover\": \"$mover\"" <<<"$summary" || why="$why not-moved-by-$mover"
+	# The first packets of a stream go through user space, and each after its address changed.
+	if [ $mover = tc ]; then
+		[ -e "$(pins)/v1/flows" ] || [ "$(stat -f -c %T /sys/fs/bpf)" != bpf_fs ] || why="$why not-pinned"
+		[ "${kernel:-0}" -ge $((${packets:-0} * 8 / 10)) ] || why="$why not-in-the-kernel"
+	else
+		[ "${kernel:-0}" = 0 ] || why="$why in-the-kernel"
+	fi
+}
+
+# The relay's name among the pins in the BPF file system.
+pins() { echo "/sys/fs/bpf/mediaproxy/$(sed 's|^/||; s|[^a-zA-Z0-9]|_|g' <<<"$d/relay-side/state-relay")"; }
+
 # Sets why (empty: all is well) and figures.
 call() {
-	local s=$1 mp=$d/dispatcher.sock rpc=$d/rpc.sock relay kamailio meter codes="" uac uas uas2="" p
+	local s=$1 mp=$d/dispatcher.sock rpc=$d/rpc.sock relay kamailio meter codes="" uac uas uas2="" p moved
 	for p in "$LAB_SIP_PORT" "$LAB_UAC_PORT" "$LAB_UAS_PORT" "$LAB_UAC_MEDIA" "$LAB_UAS_MEDIA"; do
 		if [ -z "$PROXY_NS" ] && udp_bound "" "$p"; then why="setup: port $p is in use"; return; fi
 	done
@@ -210,8 +242,10 @@ call() {
 	[ -z "$codes" ] || why="$why sip$codes"
 	kill -TERM "$meter"
 	wait "$meter" || why="$why media"
+	count_moved
 	alive "$relay" || why="$why relay-side-ended"
 	stop_all
+	[ ! -e "$(pins)" ] || { why="$why pins-left"; rm -rf "$(pins)"; }
 	local byes
 	byes=$(grep -c 'lab: local BYE' "$d/kamailio.log")
 	case $s in media-timeout | end-dialog) [ "$byes" = 2 ] || why="$why proxy-byes=$byes" ;; esac
@@ -221,13 +255,14 @@ call() {
 	fi
 	grep -q 'did timeout waiting for an answer' "$d/kamailio.log" && why="$why module-timeout"
 	grep -q 'ERROR: mediaproxy' "$d/kamailio.log" && why="$why module-errors"
-	figures="sip=$([ -z "$codes" ] && echo ok || echo FAILED) $(tail -1 "$d/meter.out") proxy_byes=$byes"
+	figures="sip=$([ -z "$codes" ] && echo ok || echo FAILED) $(tail -1 "$d/meter.out")$moved proxy_byes=$byes"
 }
 
 tell_why() {
 	grep -h '^problem' "$d/meter.out"
 	grep -h 'ERROR\|CRITICAL' "$d/kamailio.log" | head -5
 	tail -n 5 "$d/relay-side.log"
+	grep -h 'level=WARN\|level=ERROR\|packets ' "$d/relay.log" | head -5
 	cat "$d"/*.err | grep -v '^$' | head -10
 	cat "$d/ladder.txt"
 } 2>/dev/null
@@ -243,7 +278,7 @@ stood_still() {
 
 # LATER is for what is not built, not for what broke.
 later_is_all() {
-	case $1 in *setup* | *not-expired* | *module-* | *media* | *relay-side*) return 1 ;; esac
+	case $1 in *setup* | *not-expired* | *module-* | *media* | *relay-side* | *kernel* | *moved* | *pins*) return 1 ;; esac
 }
 
 later=0 failed=0 count=0
