@@ -67,6 +67,7 @@ func (r *reader) memory() []byte {
 
 func (r *reader) reuse(body []byte) {
 	if n := cap(body); n >= fromPage && n <= toPage {
+		//lint:ignore SA6002 the slice's header is all that is allocated, once for each page
 		r.bodies.Put(body[:0])
 	}
 }

@@ -70,12 +70,6 @@ func (l *leg) Handle(d Datagram) Verdict {
 	return Verdict{Accepted: true, Out: l.out, Dest: l.dest}
 }
 
-func (l *leg) count() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.asked
-}
-
 // call is two ports that learn their parties, and the parties.
 type call struct {
 	table          Table

@@ -14,7 +14,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	enterOwnNetwork()
+	goleak.VerifyTestMain(m)
+}
 
 // testTable starts a table whose clock a test can push forward.
 func testTable(t testing.TB, threads int) (Table, *atomic.Int64) {

@@ -33,7 +33,7 @@ const (
 const burnCommand = "burn"
 
 func burn() {
-	for {
+	for n := uint64(1); n != 0; n += 2 { // never 0
 	}
 }
 
