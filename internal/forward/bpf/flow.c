@@ -274,10 +274,13 @@ static __always_inline int raise(struct globals *g, struct packet *p, struct cou
 	struct side *s = map_lookup_elem(&sides, &p->index);
 	if (!s)
 		return pass;
+	__u32 somebody = p->source[0]; // the unspecified address is how sides say that none is known
+	if (p->words == 4)
+		somebody |= p->source[1] | p->source[2] | p->source[3];
 	int known = 0;
 #pragma unroll
 	for (int i = 0; i < 3; i++)
-		known |= same(s->known[i], p->source, p->words);
+		known |= somebody && same(s->known[i], p->source, p->words);
 	if (known && state == port_open)
 		goto up; // user space moves this party's media
 	__u64 *next = known ? own(&s->next_known) : own(&s->next_stranger);
