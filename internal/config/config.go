@@ -89,7 +89,7 @@ type Relay struct {
 	RoutablePrivateRanges []netip.Prefix
 	FastPath              string // "auto", "tc", "clsact", "sk_lookup" or "off"
 	BPFDir                string // empty: nothing of the kernel table outlives the process
-	OnStop                string // "end"
+	OnStop                string // "keep" or "end"
 	OrphanLease           time.Duration
 
 	DNSCheckInterval      time.Duration

@@ -131,7 +131,7 @@ func TestWords(t *testing.T) {
 		{"a", "", "relay=weight"}, {"a=-1", "", "relay=weight"}, {"=1", "", "relay=weight"}, {"a=1,a=2", "", "one weight"},
 	})
 	check(t, passport, []reading{{"none", "None", ""}, {"CN:*", "CN:*", ""}, {"", "", "empty passport"}})
-	check(t, onStop, []reading{{"End", "end", ""}, {"keep", "", "this version"}, {"x", "", "want end"}})
+	check(t, choice("keep", "end"), []reading{{"End", "end", ""}, {"keep", "keep", ""}, {"x", "", "want one of keep, end"}})
 	check(t, name, []reading{{"relay-1/192.0.2.1", "relay-1/192.0.2.1", ""}, {"a b", "", "one word"}, {"a=b", "", "one word"}, {strings.Repeat("a", 129), "", "128"}})
 }
 

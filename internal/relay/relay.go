@@ -174,7 +174,9 @@ func (r *Relay) leave(end bool, wait time.Duration, tick *time.Ticker) error {
 // handOver leaves the calls to the next process. Nobody notices before it ends: until
 // then commands and packets are served as ever.
 func (r *Relay) handOver(tick *time.Ticker) error {
-	r.log.Info("stopping, the next process gets the calls; stop once more to end them", "sessions", r.calls.Len(), "in", r.cfg.KeepWait)
+	if !r.nothingLeft() {
+		r.log.Info("stopping, the next process gets the calls; stop once more to end them", "sessions", r.calls.Len(), "in", r.cfg.KeepWait)
+	}
 	wait := time.NewTimer(r.cfg.KeepWait)
 	defer wait.Stop()
 	for waiting := true; waiting && !r.nothingLeft(); {

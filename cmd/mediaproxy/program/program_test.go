@@ -80,7 +80,7 @@ func TestBrokenConfigurations(t *testing.T) {
 		{"passport that ends early", "media-dispatcher", "management_passport = O:x,", "", true, []string{"config.ini:3: error: [Dispatcher] management_passport: "}},
 		{"strict", "media-relay", "", "strict_config = yes\nstream_timout = 5\n[Realy]", true,
 			[]string{"config.ini:7: error: [Relay] stream_timout: unknown setting, ignored; did you mean stream_timeout?", "config.ini:8: error: [Realy]: unknown section"}},
-		{"keep", "media-relay", "", "on_stop = keep", true, []string{"[Relay] on_stop", "this version"}},
+		{"on_stop", "media-relay", "", "on_stop = pause", true, []string{"[Relay] on_stop", "keep, end"}},
 		{"address that is not here", "mediaproxy relay", "", "relay_ip = 192.0.2.1, 192.0.2.2", true, []string{"config.ini:6: error: [Relay] relay_ip"}},
 		{"group", "media-dispatcher", quietDispatcher + "\nsocket_group = no-such-group", "", true, []string{"config.ini:5: error: [Dispatcher] socket_group: there is no group no-such-group", "groupadd"}},
 		{"certificates", "media-relay", "", quietRelay, false, []string{"ca.pem", "mediaproxy certs"}},

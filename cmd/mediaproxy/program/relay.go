@@ -80,7 +80,9 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 	h.keepSockets(table)
 	engine := media.NewEngine(mediaConfig(c, ips), table, h.log)
 	engine.Prepare()
-	calls := session.New(session.Config{Relay: name}, engine, h.log)
+	kept := h.openJournal()
+	calls := session.New(kept.config(name), engine, h.log)
+	pending := kept.restore(calls, h.log)
 	r, err := relay.New(relay.Config{
 		Name:               name,
 		Version:            version.Version,
@@ -93,17 +95,19 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 		KeepaliveInterval:  c.KeepaliveInterval,
 		ReconnectDelay:     c.ReconnectDelay,
 		TrafficSampling:    c.TrafficSamplingPeriod,
+		Durable:            kept.Log != nil,
+		Pending:            pending,
 	}, calls, engine, h.log)
 	if err != nil {
-		return room{}, errors.Join(err, table.Close())
+		return room{}, errors.Join(err, kept.close(), table.Close())
 	}
 	h.log.Info("relay starts", "name", name, "addresses", ips, "packets_moved_in", engine.Mover(), "fast_path", c.FastPath)
-	stop := func() { r.Stop(true) }
+	keep := c.OnStop == "keep" && kept.Log != nil
 	return room{
 		name:  "relay",
 		run:   h.watched(store, func(context.Context) error { return r.Run(context.Background()) }),
-		stop:  stop,
-		hurry: stop, // the second time it waits for nothing
+		stop:  func() { r.Stop(!keep) },
+		hurry: func() { r.Stop(true) }, // ends the calls, or waits for nothing any more
 		hup: func() {
 			r.Drain(true)
 			if err := service.Status("draining: no new calls, ends with the last one"); err != nil {
@@ -111,7 +115,13 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 			}
 		},
 		alive: func() { calls.Len() },
-		close: table.Close,
+		close: func() error {
+			err := kept.close()
+			if calls.Len() > 0 {
+				return err // they are the next process's, and so is what moves their packets
+			}
+			return errors.Join(err, table.Close())
+		},
 	}, nil
 }
 
