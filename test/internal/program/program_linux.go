@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,6 +68,8 @@ type Pair struct {
 	Socket string // for modules
 
 	binary, dir       string
+	host              *netlab.Host
+	options           Options
 	dispatcher, relay *exec.Cmd
 	logs              [2]*log
 }
@@ -81,7 +84,7 @@ func Start(t testing.TB, binary string, host *netlab.Host, relay Settings) *Pair
 // StartWith is Start for a relay in special circumstances.
 func StartWith(t testing.TB, binary string, host *netlab.Host, o Options) *Pair {
 	t.Helper()
-	p := &Pair{binary: binary, dir: folder(t)}
+	p := &Pair{binary: binary, dir: folder(t), host: host, options: o, logs: [2]*log{{}, {}}}
 	p.Socket = filepath.Join(p.dir, "dispatcher.sock")
 	p.certificates(t)
 	p.configuration(t, o.Relay)
@@ -90,32 +93,46 @@ func StartWith(t testing.TB, binary string, host *netlab.Host, o Options) *Pair 
 		t.Cleanup(func() { p.discardPins(t) })
 	}
 	for i, role := range []string{"dispatcher", "relay"} {
-		p.logs[i] = &log{}
-		args := []string{binary, role, "--config-dir", p.dir, "--runtime-dir", p.runtime(role)}
-		if role == "relay" {
-			args = append(slices.Clone(o.Wrap), args...)
-		}
-		cmd := exec.Command(args[0], args[1:]...)
-		cmd.Stdout, cmd.Stderr = p.logs[i], p.logs[i]
-		if role == "relay" {
-			cmd.Env = append(os.Environ(), o.Env...)
-		}
 		t.Cleanup(func() {
 			if t.Failed() {
 				t.Logf("log of the %s:\n%s", role, p.logs[i].tail(40))
 			}
 		})
-		host.Start(cmd)
-		if role == "dispatcher" {
-			p.dispatcher = cmd
-			p.wait(t, "the dispatcher does not serve", func() error { _, err := os.Stat(p.Socket); return err })
-		} else {
-			p.relay = cmd
-		}
 	}
+	p.dispatcher = p.command("dispatcher", binary)
+	host.Start(p.dispatcher)
+	p.wait(t, "the dispatcher does not serve", func() error { _, err := os.Stat(p.Socket); return err })
+	p.StartRelay(binary)
 	// A call gets ports. They carry nothing, so they are as new afterwards.
 	p.wait(t, "dispatcher and relay do not serve", p.tryCall)
 	return p
+}
+
+// command is one of the programs, not started yet.
+func (p *Pair) command(role, binary string) *exec.Cmd {
+	args := []string{binary, role, "--config-dir", p.dir, "--runtime-dir", p.runtime(role)}
+	out := p.logs[0]
+	if role == "relay" {
+		args, out = append(slices.Clone(p.options.Wrap), args...), p.logs[1]
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if role == "relay" {
+		cmd.Env = append(os.Environ(), p.options.Env...)
+	}
+	return cmd
+}
+
+// StartRelay starts the relay, or the one after StopRelay, from any binary.
+func (p *Pair) StartRelay(binary string) {
+	p.relay = p.command("relay", binary)
+	p.host.Start(p.relay)
+}
+
+// StopRelay sends the relay a signal and waits until its process is gone.
+func (p *Pair) StopRelay(signal syscall.Signal) {
+	p.relay.Process.Signal(signal)
+	_ = p.relay.Wait() // its end is what the signal asked for
 }
 
 // RelayPID is the process that moves the packets.
