@@ -65,6 +65,24 @@ func (h *hooks) attachIngress() error {
 	return nil
 }
 
+// need has the program run on the device that a party's media arrives on, too: that need
+// not be one with an address of the relay.
+func (h *hooks) need(index int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if index == 0 || h.ingress[index] != nil || h.filters[index] {
+		return nil
+	}
+	l, err := h.k.hops.handle.LinkByIndex(index)
+	if err != nil || !arrives(l) {
+		return errNoEthernet
+	}
+	if err := h.attachLocked(l); err != nil {
+		return fmt.Errorf("attach to %s: %w", l.Attrs().Name, err)
+	}
+	return nil
+}
+
 // pruneLocked forgets devices that are gone.
 func (h *hooks) pruneLocked() {
 	for index, l := range h.ingress {

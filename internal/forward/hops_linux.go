@@ -155,6 +155,16 @@ func (h *hops) resolve(local, dest netip.Addr) (uint16, error) {
 	return r.hop, r.err
 }
 
+// device is the one that a party's media should arrive on: that of the way to it. 0: not
+// known.
+func (h *hops) device(local, party netip.Addr) int {
+	n, err := h.resolve(local, party)
+	if err != nil {
+		return 0
+	}
+	return int(h.mem[n].ifindex.Load())
+}
+
 func (h *hops) lookLocked(key routeKey) route {
 	if h.own[key.dest] || key.dest.IsLoopback() {
 		return route{err: errLocalParty}

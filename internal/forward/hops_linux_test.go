@@ -40,6 +40,22 @@ func (c *call) flows(t testing.TB, table Table, what string) {
 	t.Fatalf("%s: nothing arrives through the kernel; %+v, %+v", what, table.Stats(), c.a.Counters())
 }
 
+// A relay with one address is reached through another device, too.
+func TestMediaFromADeviceWithoutAnAddressOfTheRelay(t *testing.T) {
+	for _, level := range []string{best, "clsact and a socket for each port"} {
+		for family, at := range families {
+			t.Run(level+"/"+family, func(t *testing.T) {
+				n := newNetwork(t)
+				n.caller.ip("route add " + at.right.String() + " via " + at.left.String())
+				at.left = at.right
+				table := openLevel(t, level, Config{Locals: []netip.Addr{at.right}})
+				c := newCall(t, n, table, at)
+				c.settle(t, table, 0)
+			})
+		}
+	}
+}
+
 // A phone that gets another network card has another address there.
 func TestNextHopFollowsItsNeighbour(t *testing.T) {
 	for family, at := range families {

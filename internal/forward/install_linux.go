@@ -13,6 +13,9 @@ func (k *kernel) install(e *entry, f Flow, out *entry) {
 
 func (k *kernel) applyLocked(e *entry, f Flow, out *entry) {
 	hop, err := k.way(f, out)
+	if err == nil {
+		err = k.hooks.need(k.hops.device(e.local.Addr(), f.Source.Addr()))
+	}
 	if err != nil {
 		why := err.Error()
 		e.why.Store(&why)
