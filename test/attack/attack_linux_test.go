@@ -25,6 +25,23 @@ const (
 // soak tells whether there is time for calls of natural length.
 func soak() bool { return os.Getenv("MEDIAPROXY_TEST") == "soak" }
 
+// kernel and userSpace are the two ways of fast_path that refuse packets in different
+// places.
+const (
+	kernel    = "tc"
+	userSpace = "off"
+)
+
+// eachWay makes a test in a way of moving packets, in the soak in both.
+func eachWay(t *testing.T, gate string, test func(t *testing.T, way string)) {
+	netlab.Needs(t)
+	for _, way := range []string{kernel, userSpace} {
+		if way == gate || soak() {
+			t.Run(way, func(t *testing.T) { test(t, way) })
+		}
+	}
+}
+
 // typical is how long the phases of most calls are. Hold is longer than the 2 s after
 // which a silent phone may be replaced.
 func typical() lengths {
@@ -177,9 +194,10 @@ func (w *world) runJudged(plans []plan, run func(*call, context.Context) error) 
 
 // TestCalls makes 200 calls under attack: zero packets to any attacker, zero of an
 // attacker's packets to a phone, every call two-way in every phase.
-func TestCalls(t *testing.T) {
-	netlab.Needs(t)
-	w := newWorld(t, program.Build(t), nil)
+func TestCalls(t *testing.T) { eachWay(t, kernel, testCalls) }
+
+func testCalls(t *testing.T, way string) {
+	w := newWorld(t, program.Build(t), program.Settings{"fast_path": way})
 	start := time.Now()
 	var plans []plan
 	for i := range calls {
@@ -187,6 +205,7 @@ func TestCalls(t *testing.T) {
 	}
 	w.runJudged(plans, (*call).run)
 	w.checkAttack(start)
+	w.checkMover(way)
 	for _, s := range w.onHold {
 		if s.sent.Load() == 0 {
 			t.Errorf("attacker %s never had a call on hold to attack", s.name)

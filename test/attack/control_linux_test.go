@@ -18,8 +18,8 @@ func TestControls(t *testing.T) {
 		relay program.Settings
 		deaf  bool // parties also have to miss each other
 	}{
-		{name: "first packet", relay: program.Settings{"address_learning": "first-packet"}, deaf: true},
-		{name: "without the answer condition", tags: []string{"mediaproxy_control"}},
+		{name: "first packet", relay: program.Settings{"fast_path": kernel, "address_learning": "first-packet"}, deaf: true},
+		{name: "without the answer condition", relay: program.Settings{"fast_path": userSpace}, tags: []string{"mediaproxy_control"}},
 	} {
 		t.Run(control.name, func(t *testing.T) {
 			w := newWorld(t, program.Build(t, control.tags...), control.relay)

@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"example.org/mediaproxy/test/internal/netlab"
 	"example.org/mediaproxy/test/internal/program"
 )
 
@@ -12,9 +11,10 @@ import (
 // long after the answer. No rule can tell an unknown address that sends from a phone
 // that has moved there, so this is a figure, not a failure; but the phone must be heard
 // at once when it begins, and hear.
-func TestLateStart(t *testing.T) {
-	netlab.Needs(t)
-	w := newWorld(t, program.Build(t), nil)
+func TestLateStart(t *testing.T) { eachWay(t, userSpace, testLateStart) }
+
+func testLateStart(t *testing.T, way string) {
+	w := newWorld(t, program.Build(t), program.Settings{"fast_path": way})
 	start := time.Now()
 	length := typical()
 	length.ring = 300 * time.Millisecond

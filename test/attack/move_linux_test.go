@@ -7,13 +7,14 @@ import (
 	"testing"
 	"time"
 
-	"example.org/mediaproxy/test/internal/netlab"
 	"example.org/mediaproxy/test/internal/phone"
 	"example.org/mediaproxy/test/internal/program"
 )
 
 const (
-	moves = 100
+	// heavily is how many packets a second come in at the port of a phone that moves:
+	// more than the kernel passes up from strangers.
+	heavily = 500
 	// recovery is how long after its move a phone must be heard, and hear, again: the
 	// 2 s of silence after which it may replace its old address, and half a second.
 	recovery = 2500 * time.Millisecond
@@ -35,9 +36,17 @@ func (m move) String() string {
 
 // TestMove moves phones that are in the middle of steady calls, with attackers on the
 // same ports, and measures for how long either party heard nothing.
-func TestMove(t *testing.T) {
-	netlab.Needs(t)
-	w := newWorld(t, program.Build(t), nil)
+func TestMove(t *testing.T) { eachWay(t, kernel, testMove) }
+
+func testMove(t *testing.T, way string) {
+	w := newWorld(t, program.Build(t), program.Settings{"fast_path": way})
+	moves := 48
+	if soak() {
+		moves = 100
+	}
+	if way == kernel { // user space has no limit to compare with
+		w.attackHeavily()
+	}
 	start := time.Now()
 	length := typical()
 	length.ring = 500 * time.Millisecond
@@ -59,6 +68,7 @@ func TestMove(t *testing.T) {
 		}
 	}
 	w.checkAttack(start)
+	w.checkMover(way)
 	for kind, list := range gaps {
 		slices.Sort(list)
 		t.Logf("%v: %d calls, silent for %v (median), %v (longest)", kind, len(list), list[len(list)/2].Round(time.Millisecond), list[len(list)-1].Round(time.Millisecond))
@@ -78,6 +88,10 @@ func (c *call) runWithMove(ctx context.Context) error {
 	}
 	if err := c.talk(ctx, phaseTalk, c.len.talk); err != nil {
 		return err
+	}
+	for _, s := range c.w.heavy {
+		s.aim(c.to[1].Port())
+		defer s.spare(c.to[1].Port())
 	}
 	for _, p := range c.phones {
 		p.WatchGaps()

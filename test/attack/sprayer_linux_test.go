@@ -149,6 +149,14 @@ type mmsghdr struct {
 	_      [4]byte
 }
 
+func messageTo(name *unix.RawSockaddrInet4, iov *unix.Iovec) (m mmsghdr) {
+	m.header.Name = (*byte)(unsafe.Pointer(name))
+	m.header.Namelen = unix.SizeofSockaddrInet4
+	m.header.Iov = iov
+	m.header.SetIovlen(1)
+	return m
+}
+
 func (s *sprayer) run() {
 	raw, err := s.conn.SyscallConn()
 	if err != nil {
@@ -167,21 +175,19 @@ func (s *sprayer) run() {
 		s.mu.Lock()
 		now := time.Now()
 		// What a busy machine has kept from being sent is not sent later at once.
-		owed = min(owed+now.Sub(last).Seconds()*float64(len(s.order)*s.rate), float64(len(s.order)))
+		turns := max(1, float64(s.rate)*round.Seconds())
+		owed = min(owed+now.Sub(last).Seconds()*float64(len(s.order)*s.rate), turns*float64(len(s.order)))
 		last = now
-		batch = batch[:0]
-		for ; owed >= 1 && len(s.order) > 0; owed-- {
-			at = (at + 1) % len(s.order)
-			t := s.order[at]
-			s.weapon.next(t.packet)
-			var m mmsghdr
-			m.header.Name = (*byte)(unsafe.Pointer(&t.name))
-			m.header.Namelen = unix.SizeofSockaddrInet4
-			m.header.Iov = &t.iov
-			m.header.SetIovlen(1)
-			batch = append(batch, m)
+		for owed >= 1 && len(s.order) > 0 {
+			batch = batch[:0]
+			for ; owed >= 1 && len(batch) < len(s.order); owed-- {
+				at = (at + 1) % len(s.order)
+				t := s.order[at]
+				s.weapon.next(t.packet)
+				batch = append(batch, messageTo(&t.name, &t.iov))
+			}
+			s.send(raw.Control, batch)
 		}
-		s.send(raw.Control, batch)
 		s.mu.Unlock()
 	}
 }

@@ -8,16 +8,16 @@ import (
 	"time"
 
 	"example.org/mediaproxy/internal/wire/control"
-	"example.org/mediaproxy/test/internal/netlab"
 	"example.org/mediaproxy/test/internal/program"
 )
 
 // TestStall keeps the relay from work for a moment after the answer, as a busy or
 // migrating host does. What attackers sent in that time lies in front of what the
 // phones sent, and the waits are over when the relay looks at it.
-func TestStall(t *testing.T) {
-	netlab.Needs(t)
-	w := newWorld(t, program.Build(t), nil)
+func TestStall(t *testing.T) { eachWay(t, userSpace, testStall) }
+
+func testStall(t *testing.T, way string) {
+	w := newWorld(t, program.Build(t), program.Settings{"fast_path": way})
 	before := w.metered()
 	var r result
 	for i := range 36 {

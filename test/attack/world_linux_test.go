@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/test/internal/module"
 	"example.org/mediaproxy/test/internal/netlab"
 	"example.org/mediaproxy/test/internal/phone"
@@ -59,6 +60,8 @@ type world struct {
 
 	everyPort []*sprayer
 	onHold    []*sprayer // aimed at the ports of held calls
+	heavy     []*sprayer // aimed at the ports of phones that move; see attackHeavily
+	lab       *netlab.Lab
 	meters    map[string]*netlab.Meter
 
 	// owners is who has a port of the relay: uint16 to *call. Ports rest after a call,
@@ -76,12 +79,20 @@ const (
 // newWorld starts everything, the attack included.
 func newWorld(t *testing.T, binary string, relay program.Settings) *world {
 	t.Helper()
+	w := newQuietWorld(t, binary, relay)
+	w.buildAttackers()
+	return w
+}
+
+// newQuietWorld starts everything but the attack.
+func newQuietWorld(t *testing.T, binary string, relay program.Settings) *world {
+	t.Helper()
 	takePrecedence(t)
 	w := &world{t: t, studio: phone.NewStudio(), clients: make(chan *module.Client, modules), meters: map[string]*netlab.Meter{}}
 	t.Cleanup(w.studio.Close)
-	lab := netlab.New(t)
-	host := lab.Host("relay", relayIP)
-	w.buildPlaces(lab, host)
+	w.lab = netlab.New(t)
+	host := w.lab.Host("relay", relayIP)
+	w.buildPlaces(w.lab, host)
 	settings := program.Settings{
 		"relay_ip": relayIP.String(), "port_range": fmt.Sprintf("%d:%d", firstPort, endPort), "routable_private_ranges": directly.String(),
 	}
@@ -89,7 +100,6 @@ func newWorld(t *testing.T, binary string, relay program.Settings) *world {
 		settings[k] = v
 	}
 	w.pair = program.Start(t, binary, host, settings)
-	w.buildAttackers(lab)
 	for range modules {
 		c, err := module.Dial(w.pair.Socket, module.Timeout)
 		if err != nil {
@@ -140,35 +150,60 @@ func (w *world) buildPlaces(lab *netlab.Lab, relay *netlab.Host) {
 	w.mobile = []*place{nat("nat-c", "45.32.9.40"), nat("nat-d", "45.33.2.40")}
 }
 
-func (w *world) buildAttackers(lab *netlab.Lab) {
+// attacker is a host whose received packets are counted.
+func (w *world) attacker(name string, ips ...netip.Addr) *netlab.Host {
+	h := w.lab.Host(name, ips...)
+	w.meters[name] = h.Meter("heard", relayIP)
+	return h
+}
+
+// spray starts an attack from a host.
+func (w *world) spray(host *netlab.Host, from netip.Addr, weapon weapon, rate int, ports []uint16) *sprayer {
+	w.t.Helper()
+	s, err := spray(host, from, relayIP, weapon, rate, ports, func(port uint16, packet []byte) { w.leak(host.Name(), port, packet) })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(s.close)
+	return s
+}
+
+func (w *world) buildAttackers() {
 	var every []uint16
 	for p := firstPort; p < endPort; p++ {
 		every = append(every, uint16(p))
 	}
-	start := func(host *netlab.Host, from netip.Addr, weapon weapon, rate int, ports []uint16) *sprayer {
-		s, err := spray(host, from, relayIP, weapon, rate, ports, func(port uint16, packet []byte) { w.leak(host.Name(), port, packet) })
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		w.t.Cleanup(s.close)
-		return s
-	}
-	attacker := func(name string, ips ...netip.Addr) *netlab.Host {
-		h := lab.Host(name, ips...)
-		w.meters[name] = h.Meter("heard", relayIP)
-		return h
-	}
 	unrelated, near := addr("45.99.0.66"), addr("45.20.1.66")
-	a, b := attacker("a", unrelated), attacker("b", near)
-	w.everyPort = append(w.everyPort, start(a, unrelated, rtpWeapon, rtpRate, every), start(b, near, rtpWeapon, rtpRate, every))
+	a, b := w.attacker("a", unrelated), w.attacker("b", near)
+	w.everyPort = append(w.everyPort, w.spray(a, unrelated, rtpWeapon, rtpRate, every), w.spray(b, near, rtpWeapon, rtpRate, every))
 	unrelated, near = addr("45.99.1.66"), addr("45.20.1.67")
-	c := attacker("c", unrelated, near)
-	w.onHold = append(w.onHold, start(c, unrelated, rtpWeapon, rtpRate, nil), start(c, near, rtpWeapon, rtpRate, nil))
+	c := w.attacker("c", unrelated, near)
+	w.onHold = append(w.onHold, w.spray(c, unrelated, rtpWeapon, rtpRate, nil), w.spray(c, near, rtpWeapon, rtpRate, nil))
 	unrelated, near = addr("45.99.2.66"), addr("45.20.1.68")
-	d := attacker("d", unrelated, near)
+	d := w.attacker("d", unrelated, near)
 	for _, from := range []netip.Addr{unrelated, near} {
-		w.everyPort = append(w.everyPort, start(d, from, rtcpWeapon, otherRate, every), start(d, from, stunWeapon, otherRate, every))
+		w.everyPort = append(w.everyPort, w.spray(d, from, rtcpWeapon, otherRate, every), w.spray(d, from, stunWeapon, otherRate, every))
 	}
+}
+
+// attackHeavily adds an attacker that has the ports it is aimed at to itself.
+func (w *world) attackHeavily() {
+	from := addr("45.99.3.66")
+	w.heavy = append(w.heavy, w.spray(w.attacker("e", from), from, rtpWeapon, heavily, nil))
+}
+
+// checkMover fails the test unless media was moved as it says.
+func (w *world) checkMover(way string) {
+	w.t.Helper()
+	relays, err := program.Documents[report.Relay](w.pair, "summary")
+	if err != nil || len(relays) != 1 {
+		w.t.Fatalf("summary: %+v, %v", relays, err)
+	}
+	m := relays[0].Moved
+	if way == kernel && (m.Mover != "tc" || m.KernelPackets < m.Packets*8/10) || way == userSpace && (m.Mover != "user-space" || m.KernelPackets != 0) {
+		w.t.Errorf("fast_path = %s: %+v", way, m)
+	}
+	w.t.Logf("the relay moved %d packets, of these %d inside the kernel", m.Packets, m.KernelPackets)
 }
 
 // leak notes what an attacker heard.
