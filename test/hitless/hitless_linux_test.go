@@ -285,3 +285,73 @@ func (s *site) disturb(d disturbance) {
 	})
 	s.t.Logf("%s: a new call is taken %v after the start", d.name, time.Since(began).Round(time.Millisecond))
 }
+
+// In user space nobody moves packets while no process is there. The calls go on by
+// themselves as soon as one is, without any signalling.
+func TestUserSpaceCallsGoOn(t *testing.T) {
+	binary := program.Build(t)
+	for _, fastPath := range []string{"sk_lookup", "off"} {
+		t.Run(fastPath, func(t *testing.T) {
+			s := newSite(t, binary, fastPath, 50)
+			defer s.hangUp()
+			s.load.run()
+			before := s.established("user-space")
+			s.pair.StopRelay(syscall.SIGKILL)
+			s.load.forget()
+			began := time.Now()
+			s.pair.StartRelay(binary)
+			s.until("everybody hears the other party again", s.load.everyoneHears)
+			t.Logf("everybody hears the other party %v after the start", time.Since(began).Round(time.Millisecond))
+			after := s.established("user-space")
+			s.same(before, after)
+			s.load.stop()
+			list, err := s.full()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.countersGoOn(before, list)
+		})
+	}
+}
+
+// countersGoOn makes sure that the counters of the former process are part of those of
+// the next one, and that none is more than what was sent.
+func (s *site) countersGoOn(before, after map[string]report.Session) {
+	s.t.Helper()
+	for i := range s.n {
+		id := fmt.Sprintf("%d@hitless", i)
+		b, a := before[id].Streams[0], after[id].Streams[0]
+		for side, n := range [2][2]uint64{{b.CallerPackets, a.CallerPackets}, {b.CalleePackets, a.CalleePackets}} {
+			if sent := s.load.sides[side].flows[i].sent.Load(); n[1] <= n[0] || n[1] > sent {
+				s.t.Errorf("call %s: party %d had %d packets before, %d after, and sent %d", id, side, n[0], n[1], sent)
+			}
+		}
+	}
+}
+
+// After a restart of the machine the journal is there and everything in the kernel is
+// gone: calls go on on the same ports.
+func TestCallsOutliveTheMachine(t *testing.T) {
+	binary := program.Build(t)
+	s := newSite(t, binary, "tc", 20)
+	defer s.hangUp()
+	s.load.run()
+	before := s.established("tc")
+	s.pair.StopRelay(syscall.SIGKILL)
+	if err := os.RemoveAll(s.pair.Pins()); err != nil {
+		t.Fatal(err)
+	}
+	s.load.forget()
+	s.pair.StartRelay(binary)
+	after := s.established("tc")
+	for id, b := range before {
+		as, bs := after[id].Streams[0], b.Streams[0]
+		if as.CallerLocal != bs.CallerLocal || as.CalleeLocal != bs.CalleeLocal || *after[id].StartTime != *b.StartTime {
+			t.Errorf("call %s was\n%+v\nand is\n%+v", id, b, after[id])
+		}
+	}
+	sum := s.load.total()
+	if sum.packets == 0 || sum.strange != 0 {
+		t.Errorf("%+v, want packets from the same ports", sum)
+	}
+}
