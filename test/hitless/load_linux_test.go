@@ -39,8 +39,7 @@ type party struct {
 	fd   int
 
 	// of the sending thread
-	flows   []*flow // by call
-	started bool
+	flows []*flow // by call
 
 	mu    sync.Mutex // guards what follows
 	heard []heard    // by call, what arrived from the other party
