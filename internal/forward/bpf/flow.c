@@ -117,11 +117,12 @@ static __always_inline int slot_of(struct globals *g, const __u32 *addr, __u32 w
 	return -1;
 }
 
+// head_of reads state and generation, before whatever is read of f afterwards.
 static __always_inline __u64 head_of(struct flow *f)
 {
-	if (weakly_ordered)
-		return __sync_fetch_and_or((__u64 *)f, 0);
-	return *(volatile __u64 *)f;
+	__u64 head = weakly_ordered ? __sync_fetch_and_or((__u64 *)f, 0) : *(volatile __u64 *)f;
+	barrier();
+	return head;
 }
 
 static __always_inline __u32 state_of(__u64 head)
