@@ -356,7 +356,7 @@ func TestKernelIsTheModel(t *testing.T) {
 	for _, why := range []string{
 		"moved", "segments", "not for this device", "not IP", "short", "another version", "options", "not UDP", "first or middle fragment",
 		"last fragment", "the last hop", "no checksum", "an extension header, or not UDP", "no port of ours", "lengths that disagree", "the lease is over",
-		"resting", "a flow that cannot be used", "no next hop", "larger than the way out", "a stranger, raised", "a stranger too many", "a known address, raised",
+		"resting", "a flow that cannot be used", "no next hop", "larger than the way out", "a stranger, raised", "a stranger too many", "a known address, raised", "the party's stream, raised",
 	} {
 		if w.reads[why] == 0 {
 			t.Errorf("no frame of %d was: %s", frames, why)

@@ -54,7 +54,7 @@ func TestEveryHeaderByteAndEveryCut(t *testing.T) {
 			}
 		}
 	}
-	if w.reads["moved"] < 1000 || w.reads["a stranger, raised"] < 1000 {
+	if w.reads["moved"] < 1000 || w.reads["the party's stream, raised"] < 1000 {
 		t.Errorf("of the frames were: %v", w.reads)
 	}
 }

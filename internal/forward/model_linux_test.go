@@ -206,11 +206,20 @@ func (m *model) raise(frame []byte, d plain, p *modelPort) verdict {
 			return up
 		}
 		wait = m.knownGoes
+	} else if p.sameStream(d.payload) {
+		up.why, wait = "the party's stream, raised", m.knownGoes
 	}
 	if wait > 0 && wait < time.Second { // longer: the clock began anew
 		return down
 	}
 	return up
+}
+
+// sameStream says whether a payload may belong to the RTP that the port's party sent.
+func (p *modelPort) sameStream(payload []byte) bool {
+	h, ok := rtp.Parse(payload)
+	_, has := unpackSequence(p.entry.rec.sequence.Load())
+	return ok && has && rtp.Classify(payload) == rtp.KindRTP && h.SSRC == p.entry.rec.ssrc.Load()
 }
 
 // move is for datagrams of the port's flow.

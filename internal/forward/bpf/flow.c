@@ -267,10 +267,17 @@ static __always_inline void account(struct packet *p, struct counts *c, __u64 no
 		sample(p->index, b, turn);
 }
 
+// same_stream says whether a datagram may be of the party's RTP stream: its SSRC is a
+// number that nobody can guess who does not see the stream.
+static __always_inline int same_stream(struct packet *p, void *end)
+{
+	return p->flow->has_rtp && is_rtp(p, end) && ntohl(*(__u32 *)(p->payload + 8)) == p->flow->ssrc;
+}
+
 // raise lets a datagram of nobody's flow go up to user space, unless its port had
-// one a moment ago. The party's known addresses have a turn of their own, so that
-// a phone that moved is heard behind a sprayer.
-static __always_inline int raise(struct globals *g, struct packet *p, struct counts *c, __u64 now, __u32 state)
+// one a moment ago. The party's known addresses and its stream have a turn of their
+// own, so that a phone that moved is heard behind a sprayer.
+static __always_inline int raise(struct globals *g, struct packet *p, struct counts *c, __u64 now, __u32 state, void *end)
 {
 	struct side *s = map_lookup_elem(&sides, &p->index);
 	if (!s)
@@ -284,6 +291,7 @@ static __always_inline int raise(struct globals *g, struct packet *p, struct cou
 		known |= somebody && same(s->known[i], p->source, p->words);
 	if (known && state == port_open)
 		goto up; // user space moves this party's media
+	known |= same_stream(p, end);
 	__u64 *next = known ? own(&s->next_known) : own(&s->next_stranger);
 	__u64 at = *next;
 	if (now < at && at - now < 1000000000) { // else the clock began anew
@@ -298,7 +306,7 @@ up:
 }
 
 // judge says what becomes of a datagram for one of the table's ports.
-static __always_inline int judge(struct globals *g, struct packet *p, struct counts *c, struct hop **via, __u64 now)
+static __always_inline int judge(struct globals *g, struct packet *p, struct counts *c, struct hop **via, __u64 now, void *end)
 {
 	struct flow *f = p->flow;
 	__u32 state = state_of(p->head);
@@ -312,9 +320,9 @@ static __always_inline int judge(struct globals *g, struct packet *p, struct cou
 		return drop;
 	}
 	if (state != port_decided)
-		return raise(g, p, c, now, state);
+		return raise(g, p, c, now, state, end);
 	if (!same(f->source, p->source, p->words) || f->source_port != p->udp->source)
-		return raise(g, p, c, now, state);
+		return raise(g, p, c, now, state, end);
 	__u32 key = f->hop;
 	struct hop *h = map_lookup_elem(&hops, &key);
 	if (!h || !h->ifindex || p->ip_len > h->mtu || f->family != f->out_family)
@@ -484,7 +492,7 @@ static __always_inline int move(struct __sk_buff *skb, int ip_version)
 	if (!c)
 		return pass;
 	__u64 now = ktime_get_coarse_ns();
-	int verdict = judge(g, &p, c, &via, now);
+	int verdict = judge(g, &p, c, &via, now, (void *)(long)skb->data_end);
 	if (verdict != moved || !via)
 		return verdict;
 	if (!take(g, &p, &to))
