@@ -257,7 +257,8 @@ func TestKnownAddressesAreHeardBehindASprayer(t *testing.T) {
 			known := build(netip.AddrPortFrom(p.known[0], 999), p.local, rtpPacket(1, 7), options{hops: 64})
 			var nextStranger, nextKnown time.Duration
 			var up [2]int
-			for end := coarse() + 250*time.Millisecond; coarse() < end; {
+			enough := map[string]int{"decided": 6, "open": 1000}[kind]
+			for end := coarse() + 20*time.Second; up[1] < enough && coarse() < end; {
 				for i, frame := range [][]byte{strange, strange, strange, known} {
 					before := coarse()
 					action, _, err := w.run(frame, 0)
@@ -288,11 +289,8 @@ func TestKnownAddressesAreHeardBehindASprayer(t *testing.T) {
 				_, s := w.record(p.local) // as the program left it, also when the clock moved
 				nextStranger, nextKnown = time.Duration(s.nextStranger), time.Duration(s.nextKnown)
 			}
-			if up[0] < 1 || up[0] > 3 || up[1] < 5 {
+			if up[0] < 1 || up[0] >= up[1] || up[1] < enough {
 				t.Errorf("IPv4 %v, %s: %d strangers and %d of a known address went up", v4, kind, up[0], up[1])
-			}
-			if kind == "open" && up[1] < 1000 {
-				t.Errorf("only %d of a known address went up to an undecided port", up[1])
 			}
 		}
 	}

@@ -122,22 +122,6 @@ func (s *site) until(what string, ready func() error) {
 	s.t.Fatalf("%s: %v", what, last)
 }
 
-// sessions are the documents of all calls, by Call-ID.
-func (s *site) sessions() (map[string]report.Session, error) {
-	docs, err := program.Documents[report.Session](s.pair, "sessions")
-	if err != nil {
-		return nil, err
-	}
-	byID := map[string]report.Session{}
-	for _, d := range docs {
-		byID[d.CallID] = d
-	}
-	if len(byID) != s.n {
-		return byID, fmt.Errorf("%d calls, want %d", len(byID), s.n)
-	}
-	return byID, nil
-}
-
 // established waits until every direction of every call is moved by what is asked for.
 func (s *site) established(mover string) map[string]report.Session {
 	s.t.Helper()
@@ -159,7 +143,7 @@ func (s *site) established(mover string) map[string]report.Session {
 	return list
 }
 
-// full is sessions with all that link/2 carries.
+// full are the documents of all calls, by Call-ID, with all that link/2 carries.
 func (s *site) full() (map[string]report.Session, error) {
 	docs, err := program.Documents[report.Session](s.pair, "sessions", "--order", "call_id")
 	if err != nil {
