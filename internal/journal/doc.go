@@ -10,7 +10,7 @@
 //
 //   - When Put or Delete return, the kernel has the record: a process that is
 //     killed loses nothing. A machine that crashes loses what was written in the
-//     last SyncEvery.
+//     last tenth of a second, with a slow disk in the last second.
 //   - What is read back was written: every record carries checksums that also
 //     cover its place in the file, so neither damage nor bytes inside a value can
 //     pass for a record.

@@ -22,7 +22,7 @@ var (
 type Options struct {
 	Log *slog.Logger // default: nothing is logged
 
-	SyncEvery time.Duration // default 100 ms
+	SyncEvery time.Duration // default 100 ms; a slow disk is asked less often, once a second
 	// CompactAfter is how many dead bytes there are at least before a compaction,
 	// default 16 MiB.
 	CompactAfter int64

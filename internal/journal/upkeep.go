@@ -12,6 +12,11 @@ const (
 	compactAgain = 30 * time.Second // after a compaction that failed
 	maxSegments  = 8                // files that failed compactions may leave
 	batch        = 64 << 10         // bytes that a compaction copies before a Put gets its turn
+
+	// A Put may have to wait for a sync that runs: the file system is at it. So no more
+	// than one part in syncShare of the time is given to that, on a slow disk too.
+	syncShare    = 50
+	longestPause = time.Second
 )
 
 // trouble is what a failing disk leaves behind.
@@ -35,7 +40,7 @@ func (l *Log) run() {
 	defer close(l.ended)
 	tick := time.NewTicker(l.opts.SyncEvery)
 	defer tick.Stop()
-	var retried time.Time
+	var retried, rested time.Time
 	for {
 		select {
 		case <-l.stop:
@@ -46,10 +51,20 @@ func (l *Log) run() {
 				retried = now
 				l.retry()
 			}
-			_ = l.sync() // says itself what is wrong
+			if !now.Before(rested) {
+				rested = l.syncInTurn()
+			}
 		}
 		l.compactIfWanted()
 	}
+}
+
+// syncInTurn syncs and returns when to do so again.
+func (l *Log) syncInTurn() time.Time {
+	began := time.Now()
+	_ = l.sync() // says itself what is wrong
+	ended := time.Now()
+	return ended.Add(min(syncShare*ended.Sub(began), longestPause))
 }
 
 // sync makes what was written outlive the machine.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"example.org/mediaproxy/internal/forward"
+	"example.org/mediaproxy/internal/journal"
 	"example.org/mediaproxy/internal/media"
 	"example.org/mediaproxy/internal/session"
 	"example.org/mediaproxy/internal/wire/relaylink"
@@ -18,20 +19,31 @@ import (
 
 // BenchmarkPairs measures pairs of update and remove over one link/2
 // connection, with the dispatcher on the same cores: once with a session table
-// that costs nothing, once with ports really opened.
+// that costs nothing, once with ports really opened, once with these kept for the next
+// process, too.
 func BenchmarkPairs(b *testing.B) {
 	b.Run("link only", func(b *testing.B) { benchmarkPairs(b, &fakeCalls{}, &fakeMedia{}) })
-	b.Run("ports", func(b *testing.B) {
-		log := slog.New(slog.DiscardHandler)
-		loops, err := forward.NewLoops(forward.Config{}, log)
+	b.Run("ports", func(b *testing.B) { benchmarkPorts(b, session.Config{}) })
+	b.Run("journal", func(b *testing.B) {
+		j, err := journal.Open(b.TempDir(), journal.Options{})
 		if err != nil {
-			b.Skip(err)
+			b.Fatal(err)
 		}
-		// Not 127.0.0.1: other tests may hold most of its ports just now.
-		engine := media.NewEngine(media.Config{Locals: []netip.Addr{netip.MustParseAddr("127.0.77.1")}}, loops, log)
-		defer engine.Close()
-		benchmarkPairs(b, session.New(session.Config{}, engine, log), engine)
+		defer j.Close()
+		benchmarkPorts(b, session.Config{Keeper: j})
 	})
+}
+
+func benchmarkPorts(b *testing.B, cfg session.Config) {
+	log := slog.New(slog.DiscardHandler)
+	loops, err := forward.NewLoops(forward.Config{}, log)
+	if err != nil {
+		b.Skip(err)
+	}
+	// Not 127.0.0.1: other tests may hold most of its ports just now.
+	engine := media.NewEngine(media.Config{Locals: []netip.Addr{netip.MustParseAddr("127.0.77.1")}}, loops, log)
+	defer engine.Close()
+	benchmarkPairs(b, session.New(cfg, engine, log), engine)
 }
 
 func benchmarkPairs(b *testing.B, calls Calls, engine Media) {
