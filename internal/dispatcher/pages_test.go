@@ -22,7 +22,7 @@ func inPages(t *testing.T, docs []report.Session) relayOption {
 			return "", false
 		}
 		limit, err := strconv.Atoi(get(c, relaylink.HeaderLimit))
-		if err != nil || limit != sessionPage {
+		if err != nil || limit != nearPage {
 			t.Errorf("sessions with limit %q", get(c, relaylink.HeaderLimit))
 		}
 		after, _ := strconv.Atoi(get(c, relaylink.HeaderAfter))
@@ -73,7 +73,7 @@ func TestSessionsOfAllKindsOfRelays(t *testing.T) {
 	for format, name := range map[manage.Format]string{manage.Array: "array", manage.Lines: "lines"} {
 		t.Run(name, func(t *testing.T) {
 			u := start(t, func(c *Config) { c.ManagementFormat = format })
-			a, b, c := sessionDocs("a", 2*sessionPage+10), sessionDocs("b", sessionPage), sessionDocs("c", 3)
+			a, b, c := sessionDocs("a", 2*nearPage+10), sessionDocs("b", nearPage), sessionDocs("c", 3)
 			u.relay("b", inPages(t, b))
 			u.relay("a", inPages(t, a))
 			u.relay("d", inPages(t, nil))
@@ -119,9 +119,9 @@ func TestSessionsOfAllKindsOfRelays(t *testing.T) {
 // with the client already, else altogether; the answer can be read, and the log
 // says what it lacks.
 func TestRelayFailsBetweenPages(t *testing.T) {
-	docs := sessionDocs("a", 2*sessionPage)
+	docs := sessionDocs("a", 2*nearPage)
 	for name, second := range map[string]string{
-		"refusal": "error no", "nonsense": `{"sessions": [{]}`, "a page that leads back": `{"sessions": [], "next": 128}`, "no page": `{}`, "silence": "",
+		"refusal": "error no", "nonsense": `{"sessions": [{]}`, "a page that leads back": `{"sessions": [], "next": 24}`, "no page": `{}`, "silence": "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			u := start(t, nil)
@@ -130,7 +130,7 @@ func TestRelayFailsBetweenPages(t *testing.T) {
 					return "", false
 				}
 				if get(c, relaylink.HeaderAfter) == "" {
-					return aPage(docs, 0, sessionPage, true), true
+					return aPage(docs, 0, nearPage, true), true
 				}
 				if second == "" {
 					u.pass(6 * time.Second) // past relay_timeout
@@ -139,10 +139,10 @@ func TestRelayFailsBetweenPages(t *testing.T) {
 			}))
 			u.relay("b", inPages(t, sessionDocs("b", 5)))
 			op := u.manager()
-			if got := op.list("sessions"); len(got) != sessionPage+5 || !strings.Contains(string(got[sessionPage]), "b-0") {
-				t.Errorf("%d sessions, want %d", len(got), sessionPage+5)
+			if got := op.list("sessions"); len(got) != nearPage+5 || !strings.Contains(string(got[nearPage]), "b-0") {
+				t.Errorf("%d sessions, want %d", len(got), nearPage+5)
 			}
-			if !u.logged("relay left out of an answer to an operator") || !u.logged("sessions_before=128") {
+			if !u.logged("relay left out of the rest of an answer to an operator") || !u.logged("sessions=24") {
 				t.Error("the log does not say so")
 			}
 			if got := op.list("sessions order=start"); len(got) != 5 {
@@ -158,10 +158,10 @@ func TestRelayFailsBetweenPages(t *testing.T) {
 // A client that goes away ends its reading. Set-ups do not wait for one.
 func TestReadingEndsWithItsClient(t *testing.T) {
 	u := start(t, nil)
-	docs := sessionDocs("a", sessionPage)
+	docs := sessionDocs("a", nearPage)
 	r := u.relay("a", handling(func(c relaylink.Command) (string, bool) {
 		after, _ := strconv.Atoi(get(c, relaylink.HeaderAfter))
-		page := strings.TrimSuffix(aPage(docs, 0, sessionPage, true), "}") + fmt.Sprintf(`, "next": %d}`, after+1)
+		page := strings.TrimSuffix(aPage(docs, 0, nearPage, true), "}") + fmt.Sprintf(`, "next": %d}`, after+1)
 		return page, c.Name == relaylink.Sessions // and so on for ever
 	}))
 	op, m := u.manager(), u.module()

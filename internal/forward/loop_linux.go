@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +18,6 @@ const (
 	// A thread keeps its processor of the Go scheduler for this long without a
 	// datagram: with a handful of calls there is always one within it.
 	keepProcessor = 2 * time.Millisecond
-	slice         = 100 * time.Microsecond // the least that the kernel takes
 )
 
 // loop is one thread and the ports it serves.
@@ -92,9 +90,11 @@ func (l *loop) release() {
 
 // run is the packet loop: wait, then for each port that has something, one
 // datagram. Ports with more are reported again by the next wait.
+//
+// It has no thread of its own. The Go scheduler takes every goroutine off its thread
+// that runs for 10 ms, and this one gets on with any; its own it could only get back
+// from another thread, which had to be given a turn by the kernel first.
 func (l *loop) run() {
-	runtime.LockOSThread() // and never unlock: the thread ends with its setting
-	shortSlices()
 	var events [batchSize]unix.EpollEvent
 	for !l.stopping.Load() {
 		timeout := -1
@@ -119,18 +119,6 @@ func (l *loop) run() {
 		}
 		l.batch.Add(1)
 	}
-}
-
-// shortSlices has the kernel give this thread its turn often and briefly: a packet
-// needs microseconds of it, and would else wait until a thread that computes has
-// used up its slice. Needs Linux 6.12, and changes nothing before.
-func shortSlices() {
-	attr, err := unix.SchedGetAttr(0, 0)
-	if err != nil || attr.Policy != unix.SCHED_NORMAL {
-		return
-	}
-	attr.Runtime = uint64(slice)
-	_ = unix.SchedSetAttr(0, attr, 0) // packets then wait as they do elsewhere
 }
 
 // serve takes one datagram from a port and applies its flow or its handler's verdict.

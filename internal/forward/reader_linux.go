@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -19,7 +18,7 @@ const (
 	controlSize = 128
 )
 
-// reader is a thread with its sockets, one for each local address, to which the
+// reader is a packet loop with its sockets, one for each local address, to which the
 // kernel steers what arrives on the thread's processor.
 type reader struct {
 	worker
@@ -132,10 +131,9 @@ func (r *reader) release() {
 	}
 }
 
-// run is the packet loop: wait, then take what each socket has.
+// run is the packet loop: wait, then take what each socket has. It has no thread of its
+// own, see loop.run.
 func (r *reader) run() {
-	runtime.LockOSThread() // and never unlock: the thread ends with its setting
-	shortSlices()
 	var events [maxLocals + 1]unix.EpollEvent
 	for !r.stopping.Load() {
 		n, err := r.wait(events[:], -1)
