@@ -37,7 +37,7 @@ const (
 	mostPause   = 4 * time.Millisecond
 	// Answers of this length are likely to be pages; the memory of larger ones is
 	// not kept.
-	fromPage, toPage = 8 << 10, 512 << 10
+	fromPage, toPage = 8 << 10, 256 << 10
 )
 
 // page is a part of the sessions of a relay.
@@ -51,11 +51,16 @@ type page struct {
 // reader is what readings have in common.
 type reader struct {
 	pause  chan struct{} // full while somebody pauses
-	bodies sync.Pool     // of []byte, for pages
-	pages  sync.Pool     // of *page, without body
+	bodies chan []byte   // the memory of old pages
+	pages  chan *page    // the same, without body
 }
 
-func newReader() *reader { return &reader{pause: make(chan struct{}, 1)} }
+// spares is how many pages are worth keeping.
+const spares = 4
+
+func newReader() *reader {
+	return &reader{pause: make(chan struct{}, 1), bodies: make(chan []byte, spares), pages: make(chan *page, spares)}
+}
 
 // keep takes an answer out of the buffer of a link.
 func (r *reader) keep(body []byte) []byte {
@@ -67,23 +72,43 @@ func (r *reader) keep(body []byte) []byte {
 
 // memory is an empty slice with room for a page, if there is an old one.
 func (r *reader) memory() []byte {
-	body, _ := r.bodies.Get().([]byte)
-	return body[:0]
+	select {
+	case body := <-r.bodies:
+		return body[:0]
+	default:
+		return nil
+	}
 }
 
 func (r *reader) reuse(body []byte) {
-	if n := cap(body); n >= fromPage && n <= toPage {
-		//lint:ignore SA6002 the slice's header is all that is allocated, once for each page
-		r.bodies.Put(body[:0])
+	if n := cap(body); n < fromPage || n > toPage {
+		return
+	}
+	select {
+	case r.bodies <- body:
+	default:
+	}
+}
+
+func (r *reader) page() *page {
+	select {
+	case p := <-r.pages:
+		return p
+	default:
+		return &page{}
 	}
 }
 
 func (r *reader) release(p *page) {
 	r.reuse(p.body)
-	if cap(p.docs) <= 2*farPage {
-		clear(p.docs)
-		p.docs, p.body = p.docs[:0], nil
-		r.pages.Put(p)
+	if cap(p.docs) > 2*farPage {
+		return
+	}
+	clear(p.docs)
+	*p = page{docs: p.docs[:0]}
+	select {
+	case r.pages <- p:
+	default:
 	}
 }
 
@@ -102,10 +127,7 @@ func (l *link) pageAfter(after uint64, plain bool) (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, _ := l.d.reader.pages.Get().(*page)
-	if p == nil {
-		p = &page{}
-	}
+	p := l.d.reader.page()
 	p.body, p.took = body, time.Since(asked)
 	if p.docs, p.next, err = relaylink.ParsePage(p.docs, body); err == nil && p.next != 0 && p.next <= after {
 		err = errors.New("a page leads back")

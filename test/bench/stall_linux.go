@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math"
 	"os"
 	"slices"
@@ -33,7 +34,8 @@ const (
 const burnCommand = "burn"
 
 func burn() {
-	for n := uint64(1); n != 0; n += 2 { // never 0
+	for h := fnv.New64(); ; {
+		h.Write([]byte{1})
 	}
 }
 
