@@ -22,7 +22,7 @@ func (w *world) port(name string, v4 bool) *modelPort {
 // Each byte of the headers with each value, and each length that a frame may be cut
 // to: only what is a plain datagram of the flow is moved.
 func TestEveryHeaderByteAndEveryCut(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, false)
 	for _, v4 := range []bool{true, false} {
 		for _, padding := range []int{0, 30} {
 			p := w.port("decided", v4)
@@ -68,7 +68,7 @@ func (w *world) unlimited(p *modelPort) {
 
 // UDP checksums whose sum comes to 0 are sent as 0xffff: 0 says that there is none.
 func TestChecksumIsNeverZero(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, false)
 	for _, v4 := range []bool{true, false} {
 		p := w.port("decided", v4)
 		w.lease = time.Hour
@@ -97,7 +97,7 @@ func TestChecksumIsNeverZero(t *testing.T) {
 // Jitter is taken from the first two packets of eight, if they follow each other and
 // the clock rate is known.
 func TestKernelMeasuresJitter(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, false)
 	p := w.port("decided", true)
 	rec, s := w.record(p.local)
 	const unit = uint32(1_000_000_000 / 8000 << 8)
@@ -197,7 +197,7 @@ func TestSprayedPort(t *testing.T) {
 	if soaking() {
 		frames = 1_000_000
 	}
-	w := newWorld(t)
+	w := newWorld(t, false)
 	for _, v4 := range []bool{true, false} {
 		p := w.port("decided", v4)
 		rec, _ := w.record(p.local)
@@ -246,7 +246,7 @@ func TestSprayedPort(t *testing.T) {
 
 // Behind a sprayer the addresses that the call knows are heard, each kind in its turn.
 func TestKnownAddressesAreHeardBehindASprayer(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, false)
 	for _, v4 := range []bool{true, false} {
 		for _, kind := range []string{"decided", "open"} {
 			p := w.port(kind, v4)

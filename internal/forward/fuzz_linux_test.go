@@ -10,7 +10,7 @@ import (
 // the relay's health and the limits; the comparison is that of TestKernelIsTheModel.
 func FuzzKernel(f *testing.F) {
 	needsNetwork(f)
-	w := newWorld(f)
+	w := newWorld(f, false)
 	g := &generator{Rand: rand.New(rand.NewPCG(1, 1)), ports: w.list, sequence: map[*modelPort]uint16{}}
 	for i := range 200 {
 		frame, segments := g.frame()

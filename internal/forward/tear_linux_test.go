@@ -20,9 +20,9 @@ func TestFlowsAreNeverMixed(t *testing.T) {
 	if soaking() {
 		rounds = 10_000_000
 	}
-	w := newWorld(t)
 	for _, v4 := range []bool{true, false} {
 		t.Run(fmt.Sprintf("IPv4=%v", v4), func(t *testing.T) {
+			w := newWorld(t, !v4) // each way of reading with one of the families
 			p := w.port("decided", v4)
 			rec, s := w.record(p.local)
 			out := [2]netip.AddrPort{p.out, netip.AddrPortFrom(p.local.Addr(), 50001)}
