@@ -33,6 +33,7 @@ reconnect_delay = 1
 log_level = DEBUG
 state_dir = $work/state-relay
 fast_path = $LAB_FAST_PATH
+on_stop = end
 ${LAB_IDLE_TIMEOUT:+idle_timeout = $LAB_IDLE_TIMEOUT}
 
 [TLS]

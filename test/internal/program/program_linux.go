@@ -213,6 +213,9 @@ func (p *Pair) configuration(t testing.TB, relay Settings) {
 	fmt.Fprintf(&b, "[TLS]\ncerts_path = %s\n", filepath.Join(p.dir, "tls"))
 	fmt.Fprintf(&b, "[Dispatcher]\nsocket_path = %s\nlisten = 127.0.0.1\nmanagement_use_tls = no\nstrict_config = yes\nstate_dir = %s\n", p.Socket, p.state("dispatcher"))
 	fmt.Fprintf(&b, "[Relay]\ndispatchers = 127.0.0.1\nreconnect_delay = 1\nstrict_config = yes\nstate_dir = %s\n", p.state("relay"))
+	if relay["on_stop"] == "" {
+		b.WriteString("on_stop = end\n") // calls that the test leaves behind end with the relay
+	}
 	for key, value := range relay {
 		fmt.Fprintf(&b, "%s = %s\n", key, value)
 	}
