@@ -52,13 +52,21 @@ func TestRelayKilled(t *testing.T) {
 		t.Errorf("sessions lost, after the re-INVITE: got %s", got)
 	}
 
-	// It comes back and has nothing: what was never renewed is gone.
+	// It comes back and has both. What went elsewhere meanwhile is ended there, with a
+	// report of its own; the other call goes on as if nothing had been.
 	s.relay(1)
-	s.d.Log.Await(t, "call dropped: its relay no longer has it", "call_id=forgotten")
-	if got := module.Ask(forgotten.remove()); got != "error" {
-		t.Errorf("remove of the dropped call: got %q, want error", got)
+	s.d.Log.Await(t, "call goes over another relay by now, ended here", "call_id=lost", "relay=r1")
+	site.Eventually(t, "the first part of the lost call is taken over", func() bool { return lost.records() == 1 })
+	forgotten.talk()
+	if got := s.manage("sessions lost"); got != "[]" {
+		t.Errorf("sessions lost, with the relay back: got %s", got)
 	}
-	lost.hangUp(module)
+	lost.talk()
+	if got := module.Ask(lost.remove()); got != "removed" {
+		t.Errorf("remove of the lost call: got %q, want removed", got)
+	}
+	site.Eventually(t, "its second part is taken over", func() bool { return lost.records() == 2 })
+	forgotten.hangUp(module)
 	other.hangUp(module)
 }
 
@@ -85,7 +93,7 @@ func (c *call) closed() bool {
 func TestDispatcherKilled(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	r := s.relay(1, "idle_timeout = 2", "stream_timeout = 2")
+	r := s.relay(1, "idle_timeout = 2", "stream_timeout = 2", "fast_path = off") // else a port that rests is not closed
 	module := s.d.Module()
 	up := s.setUp(module, "up", "")
 	silent := s.setUp(module, "silent", "")
