@@ -205,8 +205,7 @@ func (h *hops) hopLocked(key hopKey) (uint16, error) {
 	return n, nil
 }
 
-// writeLocked brings a hop up to date. While its link-layer addresses change it is
-// not ready, so that the kernel never sends with half of them.
+// writeLocked brings a hop up to date.
 func (h *hops) writeLocked(key hopKey) {
 	x := &h.mem[h.byKey[key]]
 	d, n := h.links[key.ifindex], h.neighbours[key]
@@ -215,7 +214,7 @@ func (h *hops) writeLocked(key hopKey) {
 	x.family = familyOf(key.gateway)
 	x.gateway = rawAddr(key.gateway)
 	if n.ready && d.ethernet {
-		x.dmac, x.smac = n.mac, d.mac
+		x.setAddresses(n.mac, d.mac)
 	}
 	x.ifindex.Store(uint32(key.ifindex))
 	x.setReady(n.ready && d.ethernet)

@@ -104,6 +104,15 @@ func (h *hop) setReady(ready bool) {
 	word.Store(w)
 }
 
+// setAddresses writes those of the link layer: the neighbour's in one piece, with the
+// beginning of ours, because the kernel reads it at any time.
+func (h *hop) setAddresses(dmac, smac [6]byte) {
+	var first [8]byte
+	copy(first[copy(first[:], dmac[:]):], smac[:])
+	(*atomic.Uint64)(unsafe.Pointer(&h.dmac)).Store(binary.NativeEndian.Uint64(first[:]))
+	copy(h.smac[2:], smac[2:])
+}
+
 type local struct {
 	addr   [16]byte
 	family uint32

@@ -89,3 +89,44 @@ func TestFlowsAreNeverMixed(t *testing.T) {
 		})
 	}
 }
+
+// A neighbour gets another link-layer address under traffic: each frame goes to the
+// old or the new one, or has the kernel look for it.
+func TestNextHopsAreNeverMixed(t *testing.T) {
+	w := newWorld(t, false)
+	p := w.port("decided", true)
+	w.k.global.heartbeat.Store(uint64(coarse()) + 1e15)
+	key := hopKey{1, addr("192.0.2.99")}
+	h := hops{mem: w.bench.hops, byKey: map[hopKey]uint16{key: 1}, links: map[int]device{1: {mac: [6]byte{2, 9, 9, 9, 9, 9}, mtu: 1500, ethernet: true}}, neighbours: map[hopKey]neighbour{}}
+	macs := [2][6]byte{{2, 0x11, 0x11, 0x11, 0x11, 0x11}, {2, 0xee, 0xee, 0xee, 0xee, 0xee}}
+	h.writeLocked(key)
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; !stop.Load(); i++ {
+			h.neighbours[key] = neighbour{mac: macs[i%2], ready: true}
+			h.writeLocked(key)
+		}
+	})
+	frame := build(p.source, p.local, rtpPacket(1, 7)[:60], options{hops: 64})
+	options := ebpf.RunOptions{Data: frame, DataOut: make([]byte, 256)}
+	seen := map[[12]byte]int{}
+	for range 150_000 {
+		options.DataOut = options.DataOut[:256]
+		if action, err := w.program.Run(&options); err != nil || int32(action) != sentOn {
+			t.Fatalf("verdict %d: %v", int32(action), err)
+		}
+		seen[[12]byte(options.DataOut)]++
+	}
+	stop.Store(true)
+	wg.Wait()
+	own := h.links[1].mac
+	for i, want := range [][]byte{frame[:12], append(macs[0][:], own[:]...), append(macs[1][:], own[:]...)} {
+		if seen[[12]byte(want)] < 100 {
+			t.Errorf("%d frames had the addresses %x: that proves nothing", seen[[12]byte(want)], want)
+		}
+		if i == 2 && len(seen) != 3 {
+			t.Errorf("%d different addresses: %x", len(seen), seen)
+		}
+	}
+}

@@ -10,7 +10,8 @@ import (
 const soakLanes = 11
 
 // soak is what is too long for every change: the end to end tests with everything
-// the gate leaves out, then every fuzz target for soakTime.
+// the gate leaves out, the kernel program with ten million packets, then every fuzz
+// target for soakTime.
 func soak(ctx context.Context, g *gate, r *result, log io.Writer) {
 	packages, err := g.packages(ctx, "", true)
 	if err != nil {
@@ -19,5 +20,6 @@ func soak(ctx context.Context, g *gate, r *result, log io.Writer) {
 	}
 	args := []string{"-race", "-count=1", "-p", "1", "-timeout", "3h"}
 	g.goTestEnv(ctx, r, log, ".", []string{"MEDIAPROXY_TEST=soak"}, append(args, packages...)...)
+	g.goTestEnv(ctx, r, log, ".", []string{"MEDIAPROXY_TEST=soak"}, "-count=1", "-timeout", "1h", "./"+kernelProgram)
 	g.fuzz(ctx, r, log, g.soakTime, soakLanes)
 }

@@ -465,8 +465,11 @@ static __always_inline int send(struct __sk_buff *skb, struct hop *via, struct c
 	__u32 ifindex = via->ifindex;
 	int ready = fresh && via->ready;
 	if (ready) {
-		__builtin_memcpy(eth->dest, via->dmac, 6);
-		__builtin_memcpy(eth->source, via->smac, 6);
+		// In one piece: a neighbour that gets another address meanwhile has the old
+		// or the new one here. The own address begins behind it.
+		__u64 first = *(volatile __u64 *)via->dmac;
+		__builtin_memcpy(eth->dest, &first, 8);
+		__builtin_memcpy(eth->source + 2, via->smac + 2, 4);
 	}
 	__u32 check = eth_len + ip_size + __builtin_offsetof(struct udphdr, check);
 	l4_csum_replace(skb, check, 0, to->addr_change, F_PSEUDO_HDR | F_MARK_MANGLED_0);

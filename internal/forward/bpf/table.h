@@ -70,7 +70,7 @@ struct hop {
 	__u16 mtu;
 	__u8 ready; // the link-layer addresses are confirmed
 	__u8 family;
-	__u8 dmac[6];
+	__u8 dmac[6] __attribute__((aligned(8))); // read in one piece
 	__u8 smac[6];
 	__u32 gateway[4]; // whose dmac it is; zero: the destination itself, resolved by the kernel
 	__u8 reserved[12];
