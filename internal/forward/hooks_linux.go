@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,7 +20,8 @@ import (
 
 // hooks are the places where the kernel runs the programs.
 type hooks struct {
-	k *kernel
+	k      *kernel
+	handle uint32 // of clsact filters
 
 	mu      sync.Mutex        // guards what follows
 	classic bool              // clsact filters instead of tcx links
@@ -29,7 +31,7 @@ type hooks struct {
 }
 
 func newHooks(k *kernel) *hooks {
-	return &hooks{k: k, ingress: map[int]link.Link{}, filters: map[int]bool{}}
+	return &hooks{k: k, handle: filterHandle(k.folder), ingress: map[int]link.Link{}, filters: map[int]bool{}}
 }
 
 // pinned is the file of a link, empty if nothing is pinned.
@@ -218,12 +220,18 @@ func (h *hooks) pin(l link.Link, file string) error {
 	return nil
 }
 
-// Priority and handle of our clsact filter: replacing it needs the same ones.
+// Name and priority of our clsact filters. A filter is replaced by one with the same
+// handle, and each relay of a host has its own.
 const (
 	filterName     = "mediaproxy"
 	filterPriority = 0x4d50
-	filterHandle   = 1
 )
+
+func filterHandle(pins string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(pins))
+	return h.Sum32() | 1 // 0 would have the kernel choose
+}
 
 // filterLocked attaches the way of kernels before 6.6. The filter stays when the
 // process dies, all by itself.
@@ -245,7 +253,7 @@ func (h *hooks) filterLocked(index int, program *ebpf.Program) error {
 
 func (h *hooks) filter(index, fd int) *netlink.BpfFilter {
 	return &netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: filterHandle,
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: h.handle,
 			Protocol: unix.ETH_P_ALL, Priority: filterPriority},
 		Fd: fd, Name: filterName, DirectAction: true,
 	}
@@ -291,7 +299,7 @@ func (h *hooks) removeFiltersLocked() {
 			continue
 		}
 		for _, f := range filters {
-			if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == filterPriority && strings.HasPrefix(b.Name, filterName) {
+			if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == filterPriority && b.Handle == h.handle {
 				if err := h.k.hops.handle.FilterDel(h.filter(l.Attrs().Index, -1)); err != nil {
 					h.k.log.Warn("a filter of a former process stays", "device", l.Attrs().Name, "error", err,
 						"hint", fmt.Sprintf("tc filter del dev %s ingress prio %d", l.Attrs().Name, filterPriority))

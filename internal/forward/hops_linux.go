@@ -30,6 +30,7 @@ type hops struct {
 	log     *slog.Logger
 	handle  *netlink.Handle
 	updates subscriptions
+	inUse   func() map[uint16]bool // by flows
 
 	mu         sync.Mutex // guards what follows
 	mem        []hop
@@ -67,12 +68,12 @@ type device struct {
 // maxRoutes bounds what is remembered; then all is looked up again.
 const maxRoutes = 100_000
 
-func newHops(mem []hop, log *slog.Logger) (*hops, error) {
+func newHops(mem []hop, inUse func() map[uint16]bool, log *slog.Logger) (*hops, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("ask the kernel for routes: %w", err)
 	}
-	h := &hops{log: log, handle: handle, mem: mem, byKey: map[hopKey]uint16{}}
+	h := &hops{log: log, handle: handle, inUse: inUse, mem: mem, byKey: map[hopKey]uint16{}}
 	if err := h.updates.open(); err != nil { // before the lists, so that nothing is missed
 		h.close()
 		return nil, err
@@ -194,15 +195,31 @@ func (h *hops) hopLocked(key hopKey) (uint16, error) {
 		return n, nil
 	}
 	if len(h.byKey)+1 >= len(h.mem) {
+		h.reclaimLocked()
+	}
+	if len(h.byKey)+1 >= len(h.mem) {
 		return 0, errHopsFull
 	}
 	n := uint16(len(h.byKey) + 1)
-	for h.mem[n].ifindex.Load() != 0 { // after an adoption numbers may have gaps
+	for h.mem[n].ifindex.Load() != 0 { // numbers may have gaps
 		n = n%uint16(len(h.mem)-1) + 1
 	}
 	h.byKey[key] = n
 	h.writeLocked(key)
 	return n, nil
+}
+
+// reclaimLocked forgets hops that no flow goes to: each phone of a large Ethernet is
+// one, and they come and go.
+func (h *hops) reclaimLocked() {
+	used := h.inUse()
+	for key, n := range h.byKey {
+		if !used[n] {
+			h.mem[n].ifindex.Store(0)
+			delete(h.byKey, key)
+		}
+	}
+	h.routes = map[routeKey]route{}
 }
 
 // writeLocked brings a hop up to date.

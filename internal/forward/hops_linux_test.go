@@ -185,3 +185,43 @@ func TestWhyNotTheKernel(t *testing.T) {
 		}
 	}
 }
+
+// Phones come and go on a large Ethernet; only those with a flow need an entry.
+func TestNextHopsAreReused(t *testing.T) {
+	records := make([]record, 100)
+	m := &memory{records: records}
+	h := hops{mem: make([]hop, 8), byKey: map[hopKey]uint16{}, inUse: m.hops, routes: map[routeKey]route{}}
+	neighbour := func(n int) hopKey { return hopKey{1, stranger(addr("192.0.2.1"), n)} }
+	kept, err := h.hopLocked(neighbour(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records[7].decide(flowLine{hop: kept}, 4)
+	for n := range 200 {
+		if _, err := h.hopLocked(neighbour(n)); err != nil {
+			t.Fatalf("neighbour %d: %v", n, err)
+		}
+	}
+	if again, _ := h.hopLocked(neighbour(0)); again != kept || addrOfRaw(h.mem[kept].gateway, 4) != neighbour(0).gateway {
+		t.Errorf("a hop in use moved from %d to %d", kept, again)
+	}
+	for n := range 7 {
+		records[n+10].decide(flowLine{hop: uint16(n + 1)}, 4)
+	}
+	full := 0
+	for n := range 20 {
+		if _, err := h.hopLocked(neighbour(n + 230)); err == errHopsFull {
+			full++
+		}
+	}
+	if full < 13 {
+		t.Errorf("%d of 20 found no room beside 7 in use", full)
+	}
+	seen := map[uint16]bool{}
+	for key, n := range h.byKey {
+		if seen[n] || h.mem[n].ifindex.Load() != 1 || addrOfRaw(h.mem[n].gateway, 4) != key.gateway {
+			t.Errorf("entry %d of %v is wrong or used twice", n, key)
+		}
+		seen[n] = true
+	}
+}

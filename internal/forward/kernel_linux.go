@@ -37,7 +37,8 @@ const (
 type kernel struct {
 	// set in openKernel, read-only afterwards
 	log    *slog.Logger
-	pins   string // folder; empty: nothing outlives the process
+	folder string // of this relay in the BPF file system, if that works or not
+	pins   string // of this layout in it; empty: nothing outlives the process
 	coll   *ebpf.Collection
 	mem    *memory
 	global *globals
@@ -80,7 +81,7 @@ func openKernel(cfg Config, programs []string, classic bool, log *slog.Logger) (
 	if err := allowed(); err != nil {
 		return nil, err
 	}
-	k := &kernel{log: log, installed: map[int]install{}, clockless: map[int]clockless{}, stop: make(chan struct{})}
+	k := &kernel{log: log, folder: cfg.Pins, installed: map[int]install{}, clockless: map[int]clockless{}, stop: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			k.release()
@@ -104,7 +105,7 @@ func openKernel(cfg Config, programs []string, classic bool, log *slog.Logger) (
 	if err := k.load(spec, k.old, cfg); err != nil {
 		return nil, err
 	}
-	if k.hops, err = newHops(k.hopMemory(), log); err != nil {
+	if k.hops, err = newHops(k.hopMemory(), k.mem.hops, log); err != nil {
 		return nil, err
 	}
 	k.before = k.counts()

@@ -108,6 +108,19 @@ func (m *memory) unclaimed() (dropped int) {
 	return dropped
 }
 
+// hops are the next hops of all flows in the kernel.
+func (m *memory) hops() map[uint16]bool {
+	m.mu.Lock() // against ports that open; flows are written under the caller's
+	defer m.mu.Unlock()
+	used := map[uint16]bool{}
+	for i := range m.records {
+		if r := &m.records[i]; r.state.Load() == stateDecided {
+			used[r.flow.hop] = true
+		}
+	}
+	return used
+}
+
 // close gives the mapped bytes back, if that is the memory's own business.
 func (m *memory) close() {
 	if m.unmap != nil {
