@@ -18,9 +18,9 @@ import (
 type circumstance struct {
 	name     string
 	settings program.Settings
-	wrap     []string
-	refuse   string // hooks that the kernel is to lack; see forward/refuse_control_linux.go
-	user     int    // whom it runs as, with a folder of its own in the BPF file system
+	wrap     []string // FOLDER stands for bpf_dir, CALLS for what the unit allows
+	refuse   string   // hooks that the kernel is to lack; see forward/refuse_control_linux.go
+	user     int      // whom it runs as, with a folder of its own in the BPF file system
 
 	way       string   // what it says that moves its packets
 	mover     string   // what operators are shown
@@ -47,6 +47,15 @@ func as(user int, more ...string) []string {
 	id := fmt.Sprint(user)
 	return append([]string{"setpriv", "--reuid=" + id, "--regid=" + id, "--clear-groups"}, more...)
 }
+
+var (
+	threeCapabilities = as(nobody, "--inh-caps=-all,+bpf,+net_admin,+net_raw", "--ambient-caps=-all,+bpf,+net_admin,+net_raw",
+		"--bounding-set=-all,+bpf,+net_admin,+net_raw")
+	// sandbox is what media-relay.service makes of a relay, as far as it matters here.
+	sandbox = slices.Concat([]string{"unshare", "--mount", "sh", "-c",
+		`mount --bind FOLDER FOLDER && mount -o remount,bind,ro /sys/fs/bpf && mount -o remount,bind,ro /sys && exec "$@"`, "sh"},
+		threeCapabilities, []string{os.Args[0], onlyCalls, "CALLS"})
+)
 
 var circumstances = []circumstance{
 	{
@@ -75,9 +84,12 @@ var circumstances = []circumstance{
 		refusals: []string{"level=WARN|moved by tcx and sk_lookup|reason=\"no CAP_BPF, CAP_NET_ADMIN: |" + noRights},
 	},
 	{
-		name: "a user with three capabilities", user: nobody,
-		wrap: as(nobody, "--inh-caps=-all,+bpf,+net_admin,+net_raw", "--ambient-caps=-all,+bpf,+net_admin,+net_raw", "--bounding-set=-all,+bpf,+net_admin,+net_raw"),
-		way:  "packets are moved by tcx and sk_lookup", mover: "tc", programs: netlab.Programs{TCX: 1, SkLookup: 1}, pinned: true,
+		name: "a user with three capabilities", user: nobody, wrap: threeCapabilities,
+		way: "packets are moved by tcx and sk_lookup", mover: "tc", programs: netlab.Programs{TCX: 1, SkLookup: 1}, pinned: true,
+	},
+	{
+		name: "in the unit's sandbox", user: nobody, wrap: sandbox, way: "packets are moved by tcx and sk_lookup", mover: "tc",
+		programs: netlab.Programs{TCX: 1, SkLookup: 1}, pinned: true,
 	},
 	{
 		name: "a user without capabilities", user: nobody, wrap: as(nobody, "--inh-caps=-all", "--bounding-set=-all"),
@@ -165,7 +177,7 @@ func TestCircumstances(t *testing.T) {
 // left behind fail the test.
 func (c *circumstance) start(w *world, binary string) (base string) {
 	w.t.Helper()
-	o := program.Options{Relay: program.Settings{"relay_ip": relayIP, "port_range": "40000:41000"}, Wrap: c.wrap, User: c.user, Env: []string{"MEDIAPROXY_REFUSE=" + c.refuse}}
+	o := program.Options{Relay: program.Settings{"relay_ip": relayIP, "port_range": "40000:41000"}, User: c.user, Env: []string{"MEDIAPROXY_REFUSE=" + c.refuse}}
 	for k, v := range c.settings {
 		o.Relay[k] = v
 	}
@@ -188,6 +200,12 @@ func (c *circumstance) start(w *world, binary string) (base string) {
 			w.t.Errorf("the relay left programs attached: %+v", got)
 		}
 	})
+	for _, arg := range c.wrap {
+		if arg == "CALLS" {
+			arg = unitCalls(w.t)
+		}
+		o.Wrap = append(o.Wrap, strings.ReplaceAll(arg, "FOLDER", base))
+	}
 	w.pair = program.StartWith(w.t, binary, w.relay, o)
 	return base
 }

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"example.org/mediaproxy/internal/config"
 )
 
 var units = []string{"media-dispatcher.service", "media-relay.service", "mediaproxy.service"}
@@ -63,7 +65,12 @@ func TestUnitsStartWhatThereIs(t *testing.T) {
 		if err := found.ParseFlags(rest); err != nil || len(found.Flags().Args()) > 0 {
 			t.Errorf("%s: %q is not understood: %v", name, line, err)
 		}
-		for _, want := range []string{"Type=notify", "WatchdogSec=", "ProtectSystem=strict", "User=mediaproxy", "StateDirectory=mediaproxy", "RuntimeDirectory=mediaproxy"} {
+		wants := []string{"Type=notify", "WatchdogSec=", "ProtectSystem=strict", "User=mediaproxy", "StateDirectory=mediaproxy", "RuntimeDirectory=mediaproxy"}
+		if name != "media-dispatcher.service" { // a relay uses the kernel
+			wants = append(wants, "CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW\n", "AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW\n",
+				"ReadWritePaths=-"+config.Default().Relay.BPFDir+"\n", "SystemCallFilter=@system-service bpf\n", "FileDescriptorStoreMax=")
+		}
+		for _, want := range wants {
 			if !strings.Contains(string(text), "\n"+want) {
 				t.Errorf("%s has no %s", name, want)
 			}
