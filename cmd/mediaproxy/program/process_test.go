@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/pki"
 )
 
@@ -42,6 +43,8 @@ func newSite(t *testing.T) site {
 	if err := os.Mkdir(s.config, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// What a relay that was killed, or keeps its calls, left in the kernel.
+	t.Cleanup(func() { os.RemoveAll(filepath.Join(config.Default().Relay.BPFDir, pinName(s.state))) })
 	return s
 }
 

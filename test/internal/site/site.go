@@ -48,7 +48,15 @@ func New(t testing.TB, opts Options) *Site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		os.RemoveAll(dir)
+		// What relays that were killed, or keep their calls, left in the kernel.
+		name := strings.NewReplacer("/", "_", ".", "_", "-", "_").Replace(strings.Trim(dir, "/"))
+		left, _ := filepath.Glob("/sys/fs/bpf/mediaproxy/" + name + "_*") // the pattern is a good one
+		for _, folder := range left {
+			os.RemoveAll(folder)
+		}
+	})
 	s := &Site{t: t, dir: dir, opts: opts, Certs: filepath.Join(dir, "tls"), Clock: &Clock{}}
 	if _, err := pki.Create(s.Certs, pki.Options{}); err != nil {
 		t.Fatal(err)
