@@ -55,6 +55,47 @@ func TestNameOfADeadConnectionIsFree(t *testing.T) {
 	eventually(t, "the new one is there", func() bool { return u.Stats().Relays == 1 })
 }
 
+// A relay that was started again has its calls. It does not matter whether its former
+// connection is known to be dead.
+func TestRestartedRelayHasItsCalls(t *testing.T) {
+	for _, noticed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("noticed=%v", noticed), func(t *testing.T) {
+			u := start(t, nil)
+			old := u.relay("a", instance("1"))
+			m := u.module()
+			for _, call := range []string{"c1", "c2"} {
+				if got := m.ask(offer(call)); got != ports {
+					t.Fatal(got)
+				}
+			}
+			if noticed {
+				old.close()
+				eventually(t, "the loss is seen", func() bool { return u.Stats().LostCalls == 2 })
+			} else {
+				old.handleWith(func(relaylink.Command) (string, bool) { return "", true }) // its host is gone
+			}
+			next := u.dialRelay("a", instance("2"), having(old.sessions...))
+			eventually(t, "the next one is known", func() bool {
+				l, _, _ := u.registry.current(u.registry.find("a"))
+				synced, _ := u.registry.allSynced()
+				return l != nil && l.hello.Instance == "2" && synced
+			})
+			if s := u.Stats(); s.Calls != 2 || s.LostCalls != 0 || s.Purged != 0 || next.count(relaylink.Remove) != 0 {
+				t.Errorf("%+v", s)
+			}
+			if got := m.ask(message{call: "c1", from: "f", to: "t", reply: true}.String()); got != ports {
+				t.Errorf("answer of a call of before: %q", got)
+			}
+			if got := m.ask(remove("c2", "f", "t")); got != "removed" {
+				t.Errorf("remove of a call of before: %q", got)
+			}
+			if n := next.count(relaylink.Update) + next.count(relaylink.Remove); n != 2 {
+				t.Errorf("the next one was asked %d times, want 2", n)
+			}
+		})
+	}
+}
+
 func TestSameInstanceReplaces(t *testing.T) {
 	u := start(t, nil)
 	first := u.relay("a")

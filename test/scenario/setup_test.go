@@ -15,11 +15,11 @@ func TestSetup1(t *testing.T) {
 	every(t, func(s *stage) {
 		c := s.call()
 		c.request(c.alice, s.stream("audio", 40000, "sendrecv"))
-		s.relay.Elapse(89 * time.Second)
+		s.relay.Elapse(85 * time.Second)
 		if s.relay.Table.Len() != 1 {
 			s.Fatal("the session was dropped before the stream timeout")
 		}
-		s.relay.Elapse(2 * time.Second)
+		s.relay.Elapse(6 * time.Second)
 		got := s.dispatcher.AwaitRecords(1)[0]
 		if got.StartTime != nil || got.Reason != report.ReasonUnanswered || dispatcher.TimedOut(got) {
 			s.Fatalf("got %+v, want a call that was never answered", got)

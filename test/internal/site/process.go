@@ -135,6 +135,9 @@ func (p *Process) Kill() {
 	<-p.ended
 }
 
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Alive says whether the process still runs.
 func (p *Process) Alive() bool {
 	select {
@@ -156,11 +159,14 @@ func (s *Site) DispatcherAt(ip string, more ...string) *Process {
 	return p
 }
 
+// StateOf is where RelayAt has the relay of that name keep what outlives it.
+func (s *Site) StateOf(name string) string { return filepath.Join(s.dir, name+"-state") }
+
 // RelayAt runs a relay of that name on an address, linked to a dispatcher at another.
 func (s *Site) RelayAt(name, ip, dispatcher string, more ...string) *Process {
 	s.t.Helper()
 	dir := s.Folder(name, append([]string{"[Relay]", "name = " + name, "relay_ip = " + ip, "dispatchers = " + dispatcher,
-		"reconnect_delay = 1", "state_dir = " + filepath.Join(s.dir, name+"-state")}, more...)...)
+		"reconnect_delay = 1", "state_dir = " + s.StateOf(name)}, more...)...)
 	p := s.Start("relay", dir)
 	p.Log.Await(s.t, "connected to dispatcher")
 	return p

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"example.org/mediaproxy/internal/forward"
+	"example.org/mediaproxy/internal/journal"
 	"example.org/mediaproxy/internal/media"
 	"example.org/mediaproxy/internal/pki"
 	"example.org/mediaproxy/internal/relay"
@@ -26,6 +27,7 @@ type Relay struct {
 	Engine *media.Engine
 	Log    *Log
 	Stop   func() // ends its calls and waits for the end; may be called again
+	Leave  func() // the same, but the calls are left to the next one
 
 	t     testing.TB
 	clock *Clock
@@ -51,6 +53,9 @@ type RelayConfig struct {
 	Dispatchers []string
 	Edit        func(*relay.Config) // may be nil
 	Unlinked    bool                // do not wait for the links
+	// State is the folder of its journal, Boot names the run of the host. Without State
+	// its calls end with it.
+	State, Boot string
 }
 
 // Relay starts one and waits until it is linked to all its dispatchers.
@@ -63,11 +68,21 @@ func (s *Site) Relay(name string, c RelayConfig) *Relay {
 		s.t.Skip(err) // no mover on this system
 	}
 	r.Engine = media.NewEngine(c.Media, table, log)
-	r.Table = session.New(session.Config{Relay: name, Clock: s.Clock.Now}, r.Engine, log)
+	calls := session.Config{Relay: name, Clock: s.Clock.Now, Boot: c.Boot}
+	kept := s.journal(c.State, &calls)
+	r.Table = session.New(calls, r.Engine, log)
 	r.calls = &watchedCalls{Table: r.Table}
 	cfg := relay.Config{
 		Name: name, Version: "4.1.2", IPs: c.Media.Locals, Dispatchers: c.Dispatchers, Dial: s.dial(s.Store(pki.Relay)),
-		ReconnectDelay: time.Second, Now: s.Clock.Now,
+		ReconnectDelay: time.Second, Now: s.Clock.Now, Durable: kept != nil,
+	}
+	if kept != nil {
+		kept.Each(func(id string, record []byte) {
+			if f, ended := r.Table.Restore(id, record); ended {
+				cfg.Pending = append(cfg.Pending, f)
+			}
+		})
+		r.Table.Resume()
 	}
 	if c.Edit != nil {
 		c.Edit(&cfg)
@@ -77,13 +92,24 @@ func (s *Site) Relay(name string, c RelayConfig) *Relay {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(context.Background()) }()
-	r.Stop = sync.OnceFunc(func() {
-		r.Relay.Stop(true)
+	var once sync.Once
+	end := func(calls bool) {
+		r.Relay.Stop(calls)
+		if !calls {
+			r.Relay.Stop(false) // nobody else will think twice
+		}
 		awaitEnd(s.t, "relay "+name, ended)
 		if err := table.Close(); err != nil {
 			s.t.Errorf("close the ports of relay %s: %v", name, err)
 		}
-	})
+		if kept != nil {
+			if err := kept.Close(); err != nil {
+				s.t.Errorf("close the journal of relay %s: %v", name, err)
+			}
+		}
+	}
+	r.Stop = func() { once.Do(func() { end(true) }) }
+	r.Leave = func() { once.Do(func() { end(false) }) }
 	s.t.Cleanup(func() { r.Stop(); r.Log.printed(s.t, "relay "+name) })
 	Eventually(s.t, "relay "+name+" is linked to its dispatchers", func() bool {
 		up := 0
@@ -95,6 +121,20 @@ func (s *Site) Relay(name string, c RelayConfig) *Relay {
 		return c.Unlinked || up == len(c.Dispatchers)
 	})
 	return r
+}
+
+// journal opens one, if there is a folder for it.
+func (s *Site) journal(folder string, calls *session.Config) *journal.Log {
+	s.t.Helper()
+	if folder == "" {
+		return nil
+	}
+	log, err := journal.Open(folder, journal.Options{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	calls.Keeper = log
+	return log
 }
 
 func (s *Site) dial(store *pki.Store) relay.Dial {
