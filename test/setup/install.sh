@@ -49,6 +49,13 @@ if [ -n "$missing" ]; then
 		install -y --no-install-recommends $missing
 fi
 
+# Kernel tables that outlive a process lie in the BPF file system. systemd mounts it; a
+# machine without it does so here, and keeps it until it is restarted.
+bpffs() { [ "$(stat -f -c %t /sys/fs/bpf 2>/dev/null)" = cafe4a11 ]; }
+if [ "$(id -u)" = 0 ] && ! bpffs; then
+	mount -t bpf bpf /sys/fs/bpf || true # what follows says that it is missing
+fi
+
 bad=0
 check() { # what it is, then the command that proves it
 	what=$1
@@ -75,5 +82,6 @@ check "nft" command -v nft
 check "ip" command -v ip
 check "ethtool" command -v ethtool
 check "setcap" command -v setcap
+[ "$(id -u)" != 0 ] || check "the BPF file system at /sys/fs/bpf" bpffs
 [ "${1:-}" != bench ] || check "rtpengine" command -v rtpengine
 exit $bad
