@@ -70,3 +70,22 @@ func receiveControl(t *testing.T, c *net.UDPConn, hops, tos *int) {
 		}
 	}
 }
+
+// A datagram's number is never 0, for which the kernel would choose another, and
+// comes again to the same address only after all others.
+func TestIdents(t *testing.T) {
+	var n idents
+	n.init()
+	dest := netip.MustParseAddr("203.0.113.7")
+	last := map[uint16]int{}
+	for i := range 1<<16 + 100 {
+		id := n.of(dest)
+		if id == 0 {
+			t.Fatal("the number is 0")
+		}
+		if at, ok := last[id]; ok && i-at < 1<<16-1 {
+			t.Fatalf("number %d comes again after %d datagrams", id, i-at)
+		}
+		last[id] = i
+	}
+}

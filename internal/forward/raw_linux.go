@@ -2,8 +2,10 @@ package forward
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -103,54 +105,85 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-const outBatch = 32
+// idents numbers datagrams in place of the kernel, which takes longer for it. Those to
+// one address have numbers of their own for as long as possible, so that fragments of
+// two are not taken for one (RFC 6864).
+type idents struct {
+	seed uint32 // odd; nobody outside is to know who shares numbers with whom
+	next [1024]atomic.Uint32
+}
+
+func (n *idents) init() {
+	n.seed = rand.Uint32() | 1
+	for i := range n.next {
+		n.next[i].Store(rand.Uint32())
+	}
+}
+
+// of an address; 0 would have the kernel choose.
+func (n *idents) of(dest netip.Addr) uint16 {
+	a := dest.As4()
+	next := &n.next[binary.NativeEndian.Uint32(a[:])*n.seed>>22]
+	if id := uint16(next.Add(1)); id != 0 {
+		return id
+	}
+	return uint16(next.Add(1))
+}
+
+const outBatch = 64
 
 // sender collects datagrams of one thread from one local address and sends them
 // with one system call.
 type sender struct {
-	fd      int
-	v6      bool
-	n       int
-	headers [outBatch][largestHeader]byte
-	names   [outBatch]sockaddr
-	iovs    [outBatch][2]unix.Iovec
-	msgs    [outBatch]mmsghdr
-	from    [outBatch]*port // that the datagram came in at
-	out     [outBatch]*port
-	to      [outBatch]netip.AddrPort
-	size    [outBatch]int
-	ttl     [outBatch]int
-	tos     [outBatch]int
+	fd     int
+	header int // size of IP and UDP headers
+	idents *idents
+	n      int
+	names  [outBatch]sockaddr
+	iovs   [outBatch]unix.Iovec
+	msgs   [outBatch]mmsghdr
+	from   [outBatch]*port // that the datagram came in at
+	out    [outBatch]*port
+	to     [outBatch]netip.AddrPort
+	size   [outBatch]int
+	ttl    [outBatch]int
+	tos    [outBatch]int
 }
 
-func newSender(local netip.Addr) (*sender, error) {
+func newSender(local netip.Addr, numbers *idents) (*sender, error) {
 	fd, err := rawSocket(local)
 	if err != nil {
 		return nil, err
 	}
-	s := &sender{fd: fd, v6: local.Is6()}
+	s := &sender{fd: fd, header: ip4Header + udpHeader, idents: numbers}
+	if local.Is6() {
+		s.header = ip6Header + udpHeader
+	}
 	for i := range s.msgs {
 		m := &s.msgs[i].hdr
 		m.Name = &s.names[i].raw[0]
-		m.Iov = &s.iovs[i][0]
-		m.SetIovlen(2)
+		m.Iov = &s.iovs[i]
+		m.SetIovlen(1)
 	}
 	return s, nil
 }
 
-// add queues a datagram. payload has to stay until flush.
-func (s *sender) add(w *worker, in, out *port, dest *sockaddr, payload []byte, hops, tos int) {
+// add queues the datagram of so many bytes that lies in a reader's buffer behind the
+// room for headers. The buffer has to stay until flush.
+func (s *sender) add(w *worker, in, out *port, dest *sockaddr, buffer []byte, size, hops, tos int) {
 	i := s.n
 	to := dest.addrPort()
-	n := putHeaders(&s.headers[i], out.local, to, hops, tos, payload)
+	frame := buffer[headerRoom-s.header:]
+	putHeaders((*[largestHeader]byte)(frame), out.local, to, hops, tos, buffer[headerRoom:headerRoom+size])
+	if s.header == ip4Header+udpHeader { // the kernel computes the header's checksum in any case
+		binary.BigEndian.PutUint16(frame[4:], s.idents.of(to.Addr()))
+	}
 	s.names[i] = *dest
 	s.names[i].raw[2], s.names[i].raw[3] = 0, 0 // raw sockets have no ports
 	s.msgs[i].hdr.Namelen = s.names[i].len
-	s.iovs[i][0].Base = &s.headers[i][0]
-	s.iovs[i][0].SetLen(n)
-	s.iovs[i][1].Base = unsafe.SliceData(payload)
-	s.iovs[i][1].SetLen(len(payload))
-	s.from[i], s.out[i], s.to[i], s.size[i], s.ttl[i], s.tos[i] = in, out, to, len(payload), hops, tos
+	s.iovs[i].Base = &frame[0]
+	s.iovs[i].SetLen(s.header + size)
+	s.from[i], s.out[i], s.to[i], s.size[i], s.ttl[i], s.tos[i] = in, out, to, size, hops, tos
 	if s.n++; s.n == outBatch {
 		s.flush(w)
 	}
@@ -170,7 +203,7 @@ func (s *sender) flush(w *worker) {
 		}
 		var err error = errno
 		if errno == unix.EMSGSIZE {
-			payload := unsafe.Slice(s.iovs[at][1].Base, s.size[at])
+			payload := unsafe.Slice(s.iovs[at].Base, s.header+s.size[at])[s.header:]
 			err = sendLarge(s.out[at].local, s.to[at], payload, s.ttl[at], s.tos[at])
 		}
 		w.sent(s.from[at], s.size[at], err)

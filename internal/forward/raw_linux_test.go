@@ -148,13 +148,17 @@ func TestSteeredPathAllocatesNothing(t *testing.T) {
 		local, source := netip.AddrPortFrom(addr(ip), 30000), netip.AddrPortFrom(addr(ip), 4000)
 		in, out := &port{entry: newEntry(local, handlerFunc(refuse))}, &port{entry: newEntry(netip.AddrPortFrom(addr(ip), 30002), handlerFunc(refuse))}
 		in.Install(Flow{Source: source, Out: out, Dest: addrOf(callee)})
-		s, err := newSender(addr(ip))
+		var numbers idents
+		numbers.init()
+		s, err := newSender(addr(ip), &numbers)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer unix.Close(s.fd)
 		w := &worker{log: slog.New(slog.DiscardHandler)}
-		from, payload, n := newSockaddr(source, addr(ip).Is6()), rtpPacket(1, 7), uint16(0)
+		from, n := newSockaddr(source, addr(ip).Is6()), uint16(0)
+		buffer := append(make([]byte, headerRoom), rtpPacket(1, 7)...)
+		payload := buffer[headerRoom:]
 		allocs := testing.AllocsPerRun(200, func() {
 			n++
 			binary.BigEndian.PutUint16(payload[2:], n)
@@ -162,7 +166,7 @@ func TestSteeredPathAllocatesNothing(t *testing.T) {
 			if to != out || flow == nil || !w.lives(in, 64) {
 				t.Fatal("not of the flow")
 			}
-			s.add(w, in, out, &dest, payload, 63, 0)
+			s.add(w, in, out, &dest, buffer, len(payload), 63, 0)
 			s.flush(w)
 		})
 		if allocs != 0 {

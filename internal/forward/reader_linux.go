@@ -13,9 +13,15 @@ import (
 )
 
 const (
-	inBatch     = 32
+	inBatch     = 64
 	largestUDP  = 1 << 16
 	controlSize = 128
+	// headerRoom lies before each datagram, so that it can leave with headers of ours
+	// from where it arrived.
+	headerRoom = 64
+	// bufferSize is no power of two: else all datagrams of a batch would share the
+	// same few lines of the processor's cache.
+	bufferSize = headerRoom + largestUDP + 5*64
 )
 
 // reader is a packet loop with its sockets, one for each local address, to which the
@@ -47,11 +53,11 @@ func newReader(t *steered, n int, inherited map[string]int) (r *reader, err erro
 	if err := r.waiter.init(); err != nil {
 		return nil, err
 	}
-	if r.buffers, err = unix.Mmap(-1, 0, inBatch*largestUDP, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
+	if r.buffers, err = unix.Mmap(-1, 0, inBatch*bufferSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
 		return nil, fmt.Errorf("memory for datagrams: %w", err)
 	}
 	for i := range r.msgs {
-		r.iovs[i].Base = &r.buffers[i*largestUDP]
+		r.iovs[i].Base = &r.buffer(i)[headerRoom]
 		r.iovs[i].SetLen(largestUDP)
 		m := &r.msgs[i].hdr
 		m.Iov = &r.iovs[i]
@@ -67,7 +73,7 @@ func newReader(t *steered, n int, inherited map[string]int) (r *reader, err erro
 			}
 		}
 		r.sockets = append(r.sockets, fd)
-		s, err := newSender(local)
+		s, err := newSender(local, &t.idents)
 		if err != nil {
 			return nil, fmt.Errorf("open a raw socket on %s: %w", local, err)
 		}
@@ -117,6 +123,9 @@ func steeredSocket(local netip.Addr) (int, error) {
 	roomySocket(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
 	return fd, nil
 }
+
+// buffer of a datagram, with the room before it.
+func (r *reader) buffer(i int) []byte { return r.buffers[i*bufferSize : (i+1)*bufferSize] }
 
 func (r *reader) release() {
 	for _, fd := range r.sockets {
@@ -177,7 +186,7 @@ func (r *reader) receive(slot, fd int, now time.Duration) {
 		if p == nil || p.dead.Load() {
 			continue // it was closed just now, or is our socket's own port
 		}
-		payload := r.buffers[i*largestUDP : i*largestUDP+int(m.len) : i*largestUDP+int(m.len)]
+		payload := r.buffer(i)[headerRoom : headerRoom+int(m.len) : headerRoom+int(m.len)]
 		out, dest, _ := r.judge(p, &r.names[i], payload, now)
 		if out == nil || !r.lives(p, c.hops) {
 			continue
@@ -185,7 +194,7 @@ func (r *reader) receive(slot, fd int, now time.Duration) {
 		if !out.used.Load() {
 			out.used.Store(true)
 		}
-		r.senders[r.table.kernel.mem.slot(out.local.Addr())].add(&r.worker, p, out, &dest, payload, c.hops-1, c.tos)
+		r.senders[r.table.kernel.mem.slot(out.local.Addr())].add(&r.worker, p, out, &dest, r.buffer(i), len(payload), c.hops-1, c.tos)
 	}
 	for _, s := range r.senders {
 		s.flush(&r.worker)

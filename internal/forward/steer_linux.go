@@ -26,6 +26,7 @@ type steered struct {
 	why     string // that is not the kernel
 	readers []*reader
 	reaper  *reaper
+	idents  idents
 
 	ports  []atomic.Pointer[port] // by index of their records
 	count  atomic.Int64           // open now
@@ -50,6 +51,7 @@ func newSteered(cfg Config, k *kernel, mover string, log *slog.Logger) (*steered
 		log: log, kernel: k, clock: cfg.Clock, start: cfg.Clock().Add(-monotonic()), mover: mover, why: cfg.notKernel,
 		ports: make([]atomic.Pointer[port], len(k.mem.records)), once: map[int]*onceAt{},
 	}
+	t.idents.init()
 	threads := min(cfg.Threads, cpusPerSlot)
 	for n := range threads {
 		r, err := newReader(t, n, cfg.Inherited)
