@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"sync"
 
 	"example.org/mediaproxy/internal/wire/control"
@@ -10,14 +11,14 @@ import (
 
 // switchboard sets up calls: our program or its peer.
 type switchboard interface {
-	setUp(callID string, caller, callee uint16) (callPorts, error)
+	setUp(callID string, caller, callee netip.AddrPort) (callPorts, error)
 	tearDown(callID string) error
 }
 
 // module is our program as a SIP proxy sees it.
 type module struct{ *proxy }
 
-func (m module) setUp(callID string, caller, callee uint16) (c callPorts, err error) {
+func (m module) setUp(callID string, caller, callee netip.AddrPort) (c callPorts, err error) {
 	// An answer is for the SDP of the party that spoke, so it is what the other
 	// one sends to.
 	if c.fromCallee, err = m.port(update(callID, control.KindRequest, caller)); err != nil {
@@ -37,7 +38,7 @@ func callID(name string, n int) string { return fmt.Sprintf("%s-%d@bench", name,
 // setUpAll makes n answered calls, without media.
 func setUpAll(socket, name string, n int) error {
 	return each(socket, n, func(m module, i int) error {
-		_, err := m.setUp(callID(name, i), 30000, 30002)
+		_, err := m.setUp(callID(name, i), onLoopback(30000), onLoopback(30002))
 		return err
 	})
 }

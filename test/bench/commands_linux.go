@@ -17,7 +17,7 @@ const (
 // commandsPerSecond measures pairs of update and remove. Every update opens the
 // four ports of an audio stream.
 func commandsPerSecond(s *settings) (rows []row, err error) {
-	c, err := startCluster(s)
+	c, err := startCluster(s, loopback, "auto")
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func pairs(socket string, d time.Duration) (perSecond float64, err error) {
 			defer wg.Done()
 			for n := 0; time.Since(began) < d; n++ {
 				id := fmt.Sprintf("pair-%d-%d-%d@bench", began.UnixNano(), i, n)
-				if _, errs[i] = p.port(update(id, control.KindRequest, 30000)); errs[i] != nil {
+				if _, errs[i] = p.port(update(id, control.KindRequest, onLoopback(30000))); errs[i] != nil {
 					return
 				}
 				if _, errs[i] = p.do(remove(id)); errs[i] != nil {

@@ -30,7 +30,7 @@ func (l load) cpu() float64 { return l.user + l.system }
 // the kernel does for it outside (receiving, in the sender's context on
 // loopback) is the same for both and in neither.
 func cpuPerPacket(s *settings) (rows []row, err error) {
-	c, err := startCluster(s)
+	c, err := startCluster(s, loopback, "auto")
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func cpuPerPacket(s *settings) (rows []row, err error) {
 		return nil, err
 	}
 	defer p.Close()
-	e, err := startEngine(s)
+	e, err := startEngine(s, loopback)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (p *phoneSet) load(pid int) (l load, err error) {
 // dial sets up calls between the phones.
 func (p *phoneSet) dial(board switchboard, name string, calls int) error {
 	for i := range calls {
-		ports, err := board.setUp(callID(name, i), p.sides[0].port, p.sides[1].port)
+		ports, err := board.setUp(callID(name, i), onLoopback(p.sides[0].port), onLoopback(p.sides[1].port))
 		if err != nil {
 			return fmt.Errorf("call %d of %d: %w", i+1, calls, err)
 		}

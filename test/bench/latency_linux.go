@@ -25,7 +25,7 @@ const (
 // whether or not the ones before are answered: a time counts from when the
 // request was due, so that a server that stalls pays for all who wait.
 func updateLatency(s *settings) (rows []row, err error) {
-	c, err := startCluster(s)
+	c, err := startCluster(s, loopback, "auto")
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func paced(socket, name string, d time.Duration) ([]time.Duration, error) {
 		sleepUntil(due)
 		var errs [2]error
 		if n < total {
-			errs[0] = updates.send(due, update(id(n), control.KindRequest, 30000))
+			errs[0] = updates.send(due, update(id(n), control.KindRequest, onLoopback(30000)))
 		}
 		if n >= lag {
 			errs[1] = removes.send(due, remove(id(n-lag)))

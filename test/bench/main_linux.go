@@ -30,6 +30,7 @@ var measurements = []measurement{
 	{"commands", commandsPerSecond},
 	{"latency", updateLatency},
 	{"cpu", cpuPerPacket},
+	{"path", processorPerPacket},
 	{"memory", memoryPerSession},
 	{"stall", statisticsStall},
 }

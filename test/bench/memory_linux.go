@@ -12,6 +12,7 @@ const (
 	maxKernel   = 12000
 
 	socketsPerSession = 4
+	maxDescriptors    = 100
 )
 
 // memoryPerSession fills a relay with sessions and looks at its memory and at
@@ -19,7 +20,7 @@ const (
 // machine, so what others do at the same time is noise: what the sessions took
 // and what came back with them are measured on their own.
 func memoryPerSession(s *settings) (rows []row, err error) {
-	c, err := startCluster(s)
+	c, err := startCluster(s, loopback, "auto")
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"example.org/mediaproxy/test/bench/traffic"
 )
 
 // startTime is how long a program may take to be ready.
@@ -24,6 +27,41 @@ type process struct {
 	cmd  *exec.Cmd
 	out  tail
 	done chan struct{}
+}
+
+// place is where a program runs: on loopback with everything else, or as the host of
+// a traffic bed.
+type place struct {
+	bed  *traffic.Bed // nil: loopback
+	core int          // the only processor it may use, -1: any
+}
+
+var loopback = place{core: -1}
+
+// do calls f with the thread there.
+func (p place) do(f func() error) error {
+	if p.bed == nil {
+		return f()
+	}
+	return p.bed.In(f)
+}
+
+func (p place) addr() netip.Addr {
+	if p.bed == nil {
+		return netip.MustParseAddr("127.0.0.1")
+	}
+	return traffic.RelayAddr
+}
+
+func (p place) start(name string, args ...string) (q *process, err error) {
+	err = p.do(func() error {
+		if p.core < 0 {
+			q, err = start(name, args...)
+			return err
+		}
+		return traffic.Dedicated(p.core, func() error { q, err = start(name, args...); return err })
+	})
+	return q, err
 }
 
 func start(name string, args ...string) (*process, error) {
@@ -109,6 +147,7 @@ func (t *tail) last() string {
 
 // cluster is a dispatcher and a relay, each a process of the real program.
 type cluster struct {
+	place
 	dir        string
 	dispatcher *process
 	relay      *process
@@ -127,8 +166,11 @@ state_dir = %[1]s/state
 [Relay]
 dispatchers = 127.0.0.1:%[2]d
 name = bench
-relay_ip = 127.0.0.1
+relay_ip = %[6]s
 port_range = %[4]d:%[5]d
+fast_path = %[7]s
+bpf_dir = %[8]s
+on_stop = end
 log_level = WARNING
 state_dir = %[1]s/state
 # Many calls have no media, and are to stay nevertheless.
@@ -148,7 +190,7 @@ const (
 )
 
 // startCluster runs dispatcher and relay and waits for their link.
-func startCluster(s *settings) (c *cluster, err error) {
+func startCluster(s *settings, at place, fastPath string) (c *cluster, err error) {
 	program, err := filepath.Abs(s.program)
 	if err != nil {
 		return nil, err
@@ -156,7 +198,7 @@ func startCluster(s *settings) (c *cluster, err error) {
 	if _, err := os.Stat(program); err != nil {
 		return nil, fmt.Errorf("%w (make build makes it)", err)
 	}
-	c = &cluster{}
+	c = &cluster{place: at}
 	defer func() {
 		if err != nil {
 			c.stop()
@@ -174,17 +216,17 @@ func startCluster(s *settings) (c *cluster, err error) {
 	}
 	c.socket = c.dir + "/dispatcher.sock"
 	c.management = fmt.Sprintf("127.0.0.1:%d", free[1])
-	text := fmt.Sprintf(configuration, c.dir, free[0], free[1], relayPorts, relayPortsEnd)
+	text := fmt.Sprintf(configuration, c.dir, free[0], free[1], relayPorts, relayPortsEnd, at.addr(), fastPath, c.pins())
 	if err := os.WriteFile(c.dir+"/config.ini", []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	if c.dispatcher, err = start(program, "dispatcher", "--config-dir", c.dir, "--runtime-dir", c.dir); err != nil {
+	if c.dispatcher, err = (place{at.bed, -1}).start(program, "dispatcher", "--config-dir", c.dir, "--runtime-dir", c.dir); err != nil {
 		return nil, err
 	}
 	if err := c.dispatcher.until("the module's socket", func() bool { _, err := os.Stat(c.socket); return err == nil }); err != nil {
 		return nil, err
 	}
-	if c.relay, err = start(program, "relay", "--config-dir", c.dir, "--runtime-dir", c.dir); err != nil {
+	if c.relay, err = at.start(program, "relay", "--config-dir", c.dir, "--runtime-dir", c.dir); err != nil {
 		return nil, err
 	}
 	return c, c.relay.until("link to the dispatcher", func() bool {
@@ -194,7 +236,7 @@ func startCluster(s *settings) (c *cluster, err error) {
 		}
 		defer m.Close()
 		line, err := m.ask("summary")
-		return err == nil && bytes.Contains(line, []byte(`"127.0.0.1"`))
+		return err == nil && bytes.Contains(line, []byte(`"`+at.addr().String()+`"`))
 	})
 }
 
@@ -208,8 +250,14 @@ func (c *cluster) explain(err *error) {
 func (c *cluster) stop() {
 	c.relay.stop()
 	c.dispatcher.stop()
-	os.RemoveAll(c.dir)
+	if c.dir != "" {
+		os.RemoveAll(c.pins())
+		os.RemoveAll(c.dir)
+	}
 }
+
+// pins is the folder for the kernel table, which a killed relay leaves behind.
+func (c *cluster) pins() string { return "/sys/fs/bpf/" + filepath.Base(c.dir) }
 
 // manager is a connection of an operator.
 type manager struct {
@@ -218,7 +266,8 @@ type manager struct {
 }
 
 func (c *cluster) manage() (*manager, error) {
-	conn, err := net.Dial("tcp", c.management)
+	var conn net.Conn
+	err := c.do(func() (err error) { conn, err = net.Dial("tcp", c.management); return err })
 	if err != nil {
 		return nil, err
 	}

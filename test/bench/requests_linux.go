@@ -10,8 +10,11 @@ import (
 	"example.org/mediaproxy/internal/wire/control"
 )
 
-// phones is the address that all phones of a run have; it is not the relay's.
+// phones is the address of all phones on loopback; it is not the relay's.
 var phones = netip.MustParseAddr("127.0.0.2")
+
+// onLoopback is a phone of which only the port matters.
+func onLoopback(port uint16) netip.AddrPort { return netip.AddrPortFrom(phones, port) }
 
 const (
 	callerTag = "a1b2c3d4e5"
@@ -19,12 +22,12 @@ const (
 )
 
 // update is the request for one SIP message of a call with one audio stream.
-func update(callID string, kind control.Kind, port uint16) []byte {
+func update(callID string, kind control.Kind, phone netip.AddrPort) []byte {
 	u := control.Update{
 		Kind: kind, CallID: callID, FromTag: callerTag, CSeq: 1,
 		FromURI: "alice@example.com", ToURI: "bob@example.net", UserAgent: "Phone/1.0",
-		Signaling: control.Signaling{IP: phones},
-		HasMedia:  true, Media: []control.Media{{Type: "audio", Addr: phones, Port: port, Direction: "sendrecv"}},
+		Signaling: control.Signaling{IP: phone.Addr()},
+		HasMedia:  true, Media: []control.Media{{Type: "audio", Addr: phone.Addr(), Port: phone.Port(), Direction: "sendrecv"}},
 	}
 	if kind == control.KindReply {
 		u.ToTag = calleeTag

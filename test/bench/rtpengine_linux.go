@@ -15,25 +15,26 @@ import (
 // UDP datagrams of a cookie, a space and a bencoded dictionary.
 type engine struct {
 	*process
+	place
 	conn net.Conn
 	seq  int
 }
 
-func startEngine(s *settings) (*engine, error) {
+func startEngine(s *settings, at place, more ...string) (*engine, error) {
 	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	address := l.LocalAddr().String()
 	l.Close()
-	p, err := start(s.rtpengine, "--config-file=none", "--table=-1", "--interface=127.0.0.1", "--listen-ng="+address,
+	p, err := at.start(s.rtpengine, append(more, "--config-file=none", "--table=-1", "--interface="+at.addr().String(), "--listen-ng="+address,
 		fmt.Sprintf("--port-min=%d", enginePorts), fmt.Sprintf("--port-max=%d", enginePortsEnd),
-		"--foreground", "--log-stderr", "--log-level=3")
+		"--foreground", "--log-stderr", "--log-level=3")...)
 	if err != nil {
 		return nil, fmt.Errorf("%w (test/setup/install.sh bench installs it)", err)
 	}
-	e := &engine{process: p}
-	if e.conn, err = net.Dial("udp4", address); err == nil {
+	e := &engine{process: p, place: at}
+	if err = at.do(func() (err error) { e.conn, err = net.Dial("udp4", address); return err }); err == nil {
 		err = p.until("answer to a ping", func() bool {
 			_, err := e.ask(200*time.Millisecond, "command", "ping")
 			return err == nil
@@ -80,8 +81,8 @@ func (e *engine) ask(patience time.Duration, pairs ...string) (map[string]string
 var audioPort = regexp.MustCompile(`(?m)^m=audio ([0-9]+) `)
 
 // describe offers or answers and returns the port of the SDP that comes back.
-func (e *engine) describe(command, callID string, port uint16, more ...string) (netip.AddrPort, error) {
-	sdp := fmt.Sprintf("v=0\r\no=- 1 1 IN IP4 %[1]s\r\ns=-\r\nc=IN IP4 %[1]s\r\nt=0 0\r\nm=audio %[2]d RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n", phones, port)
+func (e *engine) describe(command, callID string, phone netip.AddrPort, more ...string) (netip.AddrPort, error) {
+	sdp := fmt.Sprintf("v=0\r\no=- 1 1 IN IP4 %[1]s\r\ns=-\r\nc=IN IP4 %[1]s\r\nt=0 0\r\nm=audio %[2]d RTP/AVP 8\r\na=rtpmap:8 PCMA/8000\r\na=sendrecv\r\n", phone.Addr(), phone.Port())
 	answer, err := e.ask(time.Second, append([]string{"call-id", callID, "command", command, "from-tag", callerTag, "sdp", sdp}, more...)...)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("rtpengine: %s: %w", command, err)
@@ -91,10 +92,10 @@ func (e *engine) describe(command, callID string, port uint16, more ...string) (
 		return netip.AddrPort{}, fmt.Errorf("rtpengine: %s: answered %q", command, answer)
 	}
 	n, err := strconv.ParseUint(m[1], 10, 16)
-	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(n)), err
+	return netip.AddrPortFrom(e.addr(), uint16(n)), err
 }
 
-func (e *engine) setUp(callID string, caller, callee uint16) (c callPorts, err error) {
+func (e *engine) setUp(callID string, caller, callee netip.AddrPort) (c callPorts, err error) {
 	if c.fromCallee, err = e.describe("offer", callID, caller); err != nil {
 		return c, err
 	}

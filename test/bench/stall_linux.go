@@ -62,7 +62,7 @@ type stallTurns struct {
 // statisticsStall compares the time that packets take through the relay while
 // the statistics of all sessions are read and while they are not.
 func statisticsStall(s *settings) (rows []row, err error) {
-	c, err := startCluster(s)
+	c, err := startCluster(s, loopback, "auto")
 	if err != nil {
 		return nil, err
 	}

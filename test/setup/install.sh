@@ -3,7 +3,7 @@
 # pieces are there. Does nothing when all of them are. Starts no service.
 #
 #   install.sh          what `make test` needs
-#   install.sh bench    also what `make bench` compares with
+#   install.sh bench    also what `make bench` compares with, and perf
 set -eu
 
 # gcc and libc6-dev: go test -race.   kamailio*, sip-tester: the SIP lab.
@@ -15,7 +15,7 @@ set -eu
 # make other bytes.
 packages="gcc libc6-dev kamailio kamailio-extra-modules sip-tester python3 util-linux
 iproute2 nftables tcpdump openssl gnutls-bin systemd ethtool libcap2-bin clang-14 llvm-14"
-[ "${1:-}" = bench ] && packages="$packages rtpengine-daemon"
+[ "${1:-}" = bench ] && packages="$packages rtpengine-daemon linux-perf"
 
 missing=""
 for p in $packages; do

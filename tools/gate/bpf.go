@@ -15,8 +15,12 @@ import (
 
 const kernelProgram = "internal/forward"
 
-// bpf builds the kernel program again and compares it with what is committed, byte by
-// byte. It works on a copy, so that it changes nothing.
+// kernelPrograms are the folders with programs for the kernel; the first has the
+// header for all.
+var kernelPrograms = []string{kernelProgram, "test/bench/traffic"}
+
+// bpf builds the kernel programs again and compares them with what is committed, byte
+// by byte. It works on a copy, so that it changes nothing.
 func bpf(ctx context.Context, g *gate, r *result, log io.Writer) {
 	folder, err := os.MkdirTemp("", "gate-bpf-")
 	if err != nil {
@@ -24,26 +28,31 @@ func bpf(ctx context.Context, g *gate, r *result, log io.Writer) {
 		return
 	}
 	defer os.RemoveAll(folder)
-	for _, name := range []string{"go.mod", "go.sum", "tools/go.mod", "tools/go.sum", kernelProgram} {
+	for _, name := range append([]string{"go.mod", "go.sum", "tools/go.mod", "tools/go.sum"}, kernelPrograms...) {
 		if err := copyTree(filepath.Join(g.root, name), filepath.Join(folder, name)); err != nil {
 			r.failf("copy %s: %v", name, err)
 			return
 		}
 	}
-	built, err := filepath.Glob(filepath.Join(folder, kernelProgram, "*_bpfe[lb].*"))
+	for _, program := range kernelPrograms {
+		r.check(rebuild(ctx, g, log, folder, program), log, program+": what is committed is what its source makes (make generate)")
+	}
+}
+
+// rebuild builds the programs of one folder in the copy below top.
+func rebuild(ctx context.Context, g *gate, log io.Writer, top, program string) error {
+	folder := filepath.Join(top, program)
+	built, err := filepath.Glob(filepath.Join(folder, "*_bpfe[lb].*"))
 	for _, name := range built { // what is not built again must not look as if it were
 		err = errors.Join(err, os.Remove(name))
 	}
 	if err != nil {
-		r.failf("remove the copies of built files: %v", err)
-		return
+		return fmt.Errorf("remove the copies of built files: %w", err)
 	}
-	err = g.command(ctx, log, nil, "go", "-C", filepath.Join(folder, kernelProgram), "generate", ".")
-	r.check(err, log, "build the kernel program")
-	if err != nil {
-		return
+	if err := g.command(ctx, log, nil, "go", "-C", folder, "generate", "."); err != nil {
+		return fmt.Errorf("build it: %w", err)
 	}
-	r.check(compare(filepath.Join(g.root, kernelProgram), filepath.Join(folder, kernelProgram)), log, "what is committed is what its source makes (make generate)")
+	return compare(filepath.Join(g.root, program), folder)
 }
 
 func copyTree(from, to string) error {

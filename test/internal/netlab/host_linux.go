@@ -31,9 +31,17 @@ func (h *Host) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(),
 // Do calls f with the thread inside the namespace. Sockets that f opens and programs
 // that it starts stay there; goroutines that it starts do not.
 func (h *Host) Do(f func() error) error {
+	if err := Within(h.ns, f); err != nil {
+		return fmt.Errorf("%s: %w", h.name, err)
+	}
+	return nil
+}
+
+// Within calls f with the thread inside a namespace, see Host.Do.
+func Within(ns *os.File, f func() error) error {
 	return aside(func() error {
-		if err := unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter the namespace of %s: %w", h.name, err)
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter a network namespace: %w", err)
 		}
 		return f()
 	})

@@ -106,7 +106,7 @@ func (l *Lab) Join(a *Host, devA string, b *Host, devB string) {
 // Namespace makes a host without links, except to itself.
 func (l *Lab) Namespace(name string) *Host {
 	l.t.Helper()
-	file, err := newNamespace()
+	file, err := NewNamespace()
 	if err != nil {
 		l.t.Fatalf("make a namespace for %s: %v", name, err)
 	}
@@ -116,7 +116,9 @@ func (l *Lab) Namespace(name string) *Host {
 	return h
 }
 
-func newNamespace() (file *os.File, err error) {
+// NewNamespace makes a network namespace that lives as long as its descriptor is open,
+// for programs that are no tests.
+func NewNamespace() (file *os.File, err error) {
 	err = aside(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
