@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
@@ -49,8 +48,8 @@ func updateLatency(s *settings) (rows []row, err error) {
 		if err != nil {
 			return nil, err
 		}
-		p50, p99 = append(p50, quantile(ours, 0.5)), append(p99, quantile(ours, 0.99))
-		echo50, echo99 = append(echo50, quantile(theirs, 0.5)), append(echo99, quantile(theirs, 0.99))
+		p50, p99 = append(p50, micros(ours, 0.5)), append(p99, micros(ours, 0.99))
+		echo50, echo99 = append(echo50, micros(theirs, 0.5)), append(echo99, micros(theirs, 0.99))
 		s.progress.Printf("update p50 %.0f p99 %.0f µs, echo p50 %.0f p99 %.0f µs", p50[round], p99[round], echo50[round], echo99[round])
 	}
 	ratio := median(ratios(p99, echo99))
@@ -63,10 +62,9 @@ func updateLatency(s *settings) (rows []row, err error) {
 	}}, nil
 }
 
-// quantile of latencies, in microseconds.
-func quantile(latencies []time.Duration, q float64) float64 {
-	slices.Sort(latencies)
-	return float64(latencies[min(len(latencies)-1, int(q*float64(len(latencies))))]) / 1e3
+// micros is a quantile in microseconds.
+func micros(latencies []time.Duration, q float64) float64 {
+	return float64(quantile(latencies, q)) / 1e3
 }
 
 // pool are connections that are idle, or wait for one reply each.

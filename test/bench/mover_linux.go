@@ -206,15 +206,17 @@ func (c *cluster) moved() (inKernel, all uint64, by map[string]int, err error) {
 		return 0, 0, nil, err
 	}
 	defer m.Close()
+	type quality struct {
+		Mover string `json:"mover"`
+	}
 	var relays []struct {
 		Packets       uint64 `json:"packets"`
 		KernelPackets uint64 `json:"kernel_packets"`
 	}
 	var sessions []struct {
 		Streams []struct {
-			Caller, Callee struct {
-				Mover string `json:"mover"`
-			}
+			Caller quality `json:"caller_quality"`
+			Callee quality `json:"callee_quality"`
 		} `json:"streams"`
 	}
 	for command, into := range map[string]any{"summary": &relays, "sessions": &sessions} {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -138,6 +139,42 @@ func (p *phoneSet) during(something func() error) (*histogram, error) {
 	p.took.Store(h)
 	defer p.took.Store(nil)
 	return h, something()
+}
+
+// windows returns how long packets took in each of the windows into which the time of
+// something is cut, but for those in which the host took a processor from this machine.
+func (p *phoneSet) windows(each time.Duration, something func() error) (windows []*histogram, taken int, err error) {
+	over, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- p.watch(each, over, &windows, &taken) }()
+	err = something()
+	close(over)
+	return windows, taken, cmp.Or(<-done, err)
+}
+
+func (p *phoneSet) watch(each time.Duration, over <-chan struct{}, windows *[]*histogram, taken *int) error {
+	defer p.took.Store(nil)
+	for {
+		before, err := stolen()
+		if err != nil {
+			return err
+		}
+		h := &histogram{}
+		p.took.Store(h)
+		select {
+		case <-over:
+			return nil // a part of a window is none
+		case <-time.After(each):
+		}
+		after, err := stolen()
+		if err != nil {
+			return err
+		}
+		if after > before {
+			*taken++
+		} else {
+			*windows = append(*windows, h)
+		}
+	}
 }
 
 // send is the sending thread: every half millisecond, those phones whose turn

@@ -30,7 +30,7 @@ func cpuTime(pid int) (user, system time.Duration, err error) {
 }
 
 // Fields of a process in /proc, counted behind its name.
-const parent, utime, stime, cstime = 4 - 3, 14 - 3, 15 - 3, 17 - 3
+const utime, stime = 14 - 3, 15 - 3
 
 func statFields(path string) ([]string, error) {
 	b, err := os.ReadFile(path)
@@ -39,52 +39,11 @@ func statFields(path string) ([]string, error) {
 	}
 	// The second field is a name in parentheses, which may contain anything.
 	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-	if len(fields) <= cstime {
+	if len(fields) <= stime {
 		return nil, fmt.Errorf("%s has %d fields", path, len(fields))
 	}
 	return fields, nil
 }
-
-// surroundings is who used the processors so far.
-type surroundings struct {
-	programs []time.Duration
-	others   time.Duration // all other processes, those that ended included, and the host
-}
-
-func lookAround(programs []int) (s surroundings, err error) {
-	if s.others, err = stolen(); err != nil {
-		return s, err
-	}
-	for _, pid := range programs {
-		user, system, err := cpuTime(pid)
-		if err != nil {
-			return s, err
-		}
-		s.programs = append(s.programs, user+system)
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return s, err
-	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || slices.Contains(programs, pid) {
-			continue
-		}
-		fields, err := statFields(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || fields[parent] == kthreadd { // ended just now, or works for whom it may
-			continue
-		}
-		for _, field := range fields[utime : cstime+1] {
-			ticks, _ := strconv.ParseInt(field, 10, 64)
-			s.others += time.Duration(ticks) * clockTick
-		}
-	}
-	return s, nil
-}
-
-// kthreadd is the parent of the kernel's threads.
-const kthreadd = "2"
 
 // stolen is the time that processors wanted to run and the host did not let them.
 func stolen() (time.Duration, error) {

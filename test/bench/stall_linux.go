@@ -3,29 +3,29 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"math"
 	"os"
-	"slices"
 	"time"
 )
 
 const (
 	activeCalls = 100 // 10,000 packets/s beside the idle sessions
 	stallTurn   = time.Second
-	// A turn is not counted when others had more than this part of a processor.
-	disturbance   = 20
-	stallPatience = 100 * time.Second
+	stallTurns  = 8 // of each kind, for each round
+	// Packets are looked at in windows so short that the host leaves some of them alone;
+	// those in which it took a processor from this machine are not counted.
+	stallWindow = 100 * time.Millisecond
 	// Reading statistics may not show in the time that packets take. On a machine of
 	// few processors that time is never twice the same, so what is compared is the
-	// median of turns, and "the same" is: a fifth more; or no more than quiet turns
+	// median of windows, and their upper quartile, because a collection of garbage comes
+	// in one of several windows. "The same" is: a fifth more; or no more than quiet turns
 	// differ from each other in this very run; or no more than a tenth of a
-	// millisecond, which is twice what a process shows that has nothing to do with us
-	// and uses one processor (the row below). A loop that is stalled makes packets wait
-	// for a good part of a page, milliseconds; garbage collection does for as long.
+	// millisecond; or no more than what a process costs that has nothing to do with us and
+	// computes on one of the processors. A loop that is stalled makes packets wait for a
+	// good part of a page, milliseconds.
 	stallRatio = 1.2
 	stallSlack = 100 // µs
 )
@@ -50,13 +50,13 @@ const (
 	kinds
 )
 
-// stallTurns are the figures of the turns.
-type stallTurns struct {
-	p99               [kinds][]float64 // µs
+// stallFigures are those of all turns.
+type stallFigures struct {
+	p99               [kinds][]float64 // µs, of windows
+	taken             int              // windows in which the host took a processor
 	took              []float64        // milliseconds for a reading
 	relay, dispatcher []float64        // milliseconds of CPU for a reading; with that for packets
 	packets           []float64        // milliseconds of CPU that the relay needs for packets in a turn
-	disturbed         int
 }
 
 // statisticsStall compares the time that packets take through the relay while
@@ -86,30 +86,20 @@ func statisticsStall(s *settings) (rows []row, err error) {
 	}
 	phones.run()
 	time.Sleep(settleTime)
-	t := &stallTurns{}
-	for began := time.Now(); !t.enough(2*s.rounds + 1); {
-		if time.Since(began) > stallPatience {
-			return nil, fmt.Errorf("others had a processor in %d turns, too few are left to compare", t.disturbed)
-		}
+	f := &stallFigures{}
+	for n := range stallTurns * s.rounds {
 		for k := range kinds {
-			if err := t.turn(k, c, phones, s.sessions); err != nil {
+			if err := f.turn(k, c, phones, s.sessions); err != nil {
 				return nil, err
 			}
 		}
-		s.progress.Printf("%d turns of others; p99 in µs: quiet %.0f %.0f, statistics are read %.0f, another process computes %.0f",
-			t.disturbed, t.p99[quiet], t.p99[quietAgain], t.p99[reading], t.p99[burning])
+		s.progress.Printf("%d turns of each kind, the host took a processor in %d windows", n+1, f.taken)
 	}
-	return t.rows(s.sessions), nil
+	return f.rows(s.sessions)
 }
 
-func (t *stallTurns) enough(rounds int) bool {
-	return len(slices.MinFunc(t.p99[:], func(a, b []float64) int { return cmp.Compare(len(a), len(b)) })) >= rounds
-}
-
-// turn takes the figures of one turn. Where somebody else had a good part of a
-// processor, or the host took it, they are theirs, and not counted.
-func (t *stallTurns) turn(k kind, c *cluster, phones *phoneSet, sessions int) error {
-	programs := []int{os.Getpid(), c.relay.pid(), c.dispatcher.pid()}
+// turn takes the figures of one turn.
+func (f *stallFigures) turn(k kind, c *cluster, phones *phoneSet, sessions int) error {
 	readings := 0
 	something := func() error { time.Sleep(stallTurn); return nil }
 	switch k {
@@ -125,62 +115,75 @@ func (t *stallTurns) turn(k kind, c *cluster, phones *phoneSet, sessions int) er
 			return err
 		}
 		defer p.kill()
-		programs = append(programs, p.pid())
 	}
-	before, err := lookAround(programs)
+	relay, dispatcher, err := c.cpu()
 	if err != nil {
 		return err
 	}
-	h, err := phones.during(something)
+	windows, taken, err := phones.windows(stallWindow, something)
 	if err != nil {
 		return err
 	}
-	after, err := lookAround(programs)
+	relay2, dispatcher2, err := c.cpu()
 	if err != nil {
 		return err
 	}
-	used := func(program int) float64 {
-		return (after.programs[program] - before.programs[program]).Seconds() * 1000
+	f.taken += taken
+	for _, w := range windows {
+		f.p99[k] = append(f.p99[k], float64(w.quantile(0.99))/1e3)
 	}
-	if k == quiet {
-		t.packets = append(t.packets, used(1))
-	}
-	if after.others-before.others > stallTurn/disturbance {
-		t.disturbed++
-		return nil
-	}
-	t.p99[k] = append(t.p99[k], float64(h.quantile(0.99))/1e3)
-	if k == reading {
+	inRelay, inDispatcher := (relay2-relay).Seconds()*1000, (dispatcher2-dispatcher).Seconds()*1000
+	switch k {
+	case quiet:
+		f.packets = append(f.packets, inRelay)
+	case reading:
 		n := float64(readings)
-		t.took = append(t.took, stallTurn.Seconds()*1000/n)
-		t.relay, t.dispatcher = append(t.relay, (used(1)-median(t.packets))/n), append(t.dispatcher, used(2)/n)
+		f.took = append(f.took, stallTurn.Seconds()*1000/n)
+		f.relay, f.dispatcher = append(f.relay, (inRelay-median(f.packets))/n), append(f.dispatcher, inDispatcher/n)
 	}
 	return nil
 }
 
-func (t *stallTurns) rows(sessions int) []row {
-	calm := median(slices.Concat(t.p99[quiet], t.p99[quietAgain]))
-	spread := math.Abs(median(t.p99[quiet]) - median(t.p99[quietAgain]))
-	slack := max(stallSlack, spread)
-	read, burnt := median(t.p99[reading]), median(t.p99[burning])
-	compared := func(p99 float64) string {
-		return fmt.Sprintf("not read %.0f µs ±%.0f, ratio %.2f, %+.0f µs", calm, spread, p99/calm, p99-calm)
+// cpu is the time that both programs have used.
+func (c *cluster) cpu() (relay, dispatcher time.Duration, err error) {
+	u, s, err1 := cpuTime(c.relay.pid())
+	u2, s2, err2 := cpuTime(c.dispatcher.pid())
+	return u + s, u2 + s2, errors.Join(err1, err2)
+}
+
+func (f *stallFigures) rows(sessions int) ([]row, error) {
+	for _, windows := range f.p99 {
+		if len(windows) < 20 {
+			return nil, fmt.Errorf("the host took a processor in %d windows, too few are left to compare", f.taken)
+		}
 	}
-	return []row{{
-		name:    fmt.Sprintf("p99 of relaying, statistics of %d read", sessions),
-		value:   fmt.Sprintf("%.0f µs", read),
-		peer:    compared(read),
-		bound:   fmt.Sprintf("ratio <= %.1f or <= +%.0f µs", stallRatio, slack),
-		verdict: judge(read <= stallRatio*calm || read-calm <= slack),
-	}, {
-		name:  "the same, another process computes instead",
-		value: fmt.Sprintf("%.0f µs", burnt),
-		peer:  compared(burnt),
-	}, {
+	var rows []row
+	compared := func(name string, k kind, q float64) row {
+		first, second := quantile(f.p99[quiet], q), quantile(f.p99[quietAgain], q)
+		calm, p99, burnt := (first+second)/2, quantile(f.p99[k], q), quantile(f.p99[burning], q)
+		r := row{
+			name:  name,
+			value: fmt.Sprintf("%.0f µs", p99),
+			peer:  fmt.Sprintf("quiet %.0f and %.0f µs, ratio %.2f, %+.0f µs", first, second, p99/calm, p99-calm),
+		}
+		if k == reading {
+			slack := max(stallSlack, math.Abs(first-second), burnt-calm)
+			r.bound = fmt.Sprintf("ratio <= %.1f or <= +%.0f µs", stallRatio, slack)
+			r.verdict = judge(p99 <= stallRatio*calm || p99-calm <= slack)
+		}
+		return r
+	}
+	for i, of := range []string{"median", "upper quartile"} {
+		q := []float64{0.5, 0.75}[i]
+		rows = append(rows,
+			compared(fmt.Sprintf("p99 of relaying, %s of %d windows, statistics of %d read", of, len(f.p99[reading]), sessions), reading, q),
+			compared("the same, another process computes instead", burning, q))
+	}
+	return append(rows, row{
 		name:  fmt.Sprintf("reading the statistics of %d", sessions),
-		value: fmt.Sprintf("%.0f ms", median(t.took)),
-		peer:  fmt.Sprintf("CPU: relay %.0f ms, dispatcher %.0f ms", median(t.relay), median(t.dispatcher)),
-	}}
+		value: fmt.Sprintf("%.0f ms", median(f.took)),
+		peer:  fmt.Sprintf("CPU: relay %.0f ms, dispatcher %.0f ms", median(f.relay), median(f.dispatcher)),
+	}), nil
 }
 
 // readStatistics reads those of all sessions again and again.
