@@ -213,26 +213,35 @@ func (c *cluster) moved() (inKernel, all uint64, by map[string]int, err error) {
 		Packets       uint64 `json:"packets"`
 		KernelPackets uint64 `json:"kernel_packets"`
 	}
-	var sessions []struct {
-		Streams []struct {
-			Caller quality `json:"caller_quality"`
-			Callee quality `json:"callee_quality"`
-		} `json:"streams"`
-	}
-	for command, into := range map[string]any{"summary": &relays, "sessions": &sessions} {
+	ask := func(command string, into any) error {
 		line, err := m.ask(command)
 		if err != nil {
-			return 0, 0, nil, err
+			return err
 		}
 		if err := json.Unmarshal(line, into); err != nil {
-			return 0, 0, nil, fmt.Errorf("read %s: %w: %.100s", command, err, line)
+			return fmt.Errorf("read %s: %w: %.100s", command, err, line)
 		}
+		return nil
+	}
+	if err := ask("summary", &relays); err != nil {
+		return 0, 0, nil, err
 	}
 	by = map[string]int{}
-	for _, s := range sessions {
-		for _, st := range s.Streams {
-			by[st.Caller.Mover]++
-			by[st.Callee.Mover]++
+	for i := range pathCalls {
+		var sessions []struct {
+			Streams []struct {
+				Caller quality `json:"caller_quality"`
+				Callee quality `json:"callee_quality"`
+			} `json:"streams"`
+		}
+		if err := ask("session "+callID("path", i), &sessions); err != nil {
+			return 0, 0, nil, err
+		}
+		for _, s := range sessions {
+			for _, st := range s.Streams {
+				by[st.Caller.Mover]++
+				by[st.Callee.Mover]++
+			}
 		}
 	}
 	if len(relays) != 1 {
