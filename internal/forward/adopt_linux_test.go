@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -372,4 +373,67 @@ func pinnedGlobals(t *testing.T, folder string) *globals {
 	t.Helper()
 	b := pinnedMemory(t, folder, flowMapGlobals)
 	return (*globals)(unsafe.Pointer(unsafe.SliceData(b)))
+}
+
+// The flows of a former process go on through every attempt to attach that fails, and the
+// one that does not takes them over.
+func TestAttemptsThatFailEndNoFlow(t *testing.T) {
+	for _, c := range []struct{ before, refused, after string }{
+		{"tcx and a socket for each port", "sk_lookup", "tcx and a socket for each port"}, // after the program was attached to the devices
+		{"clsact and a socket for each port", "sk_lookup", "tcx and a socket for each port"},
+		{"clsact and a socket for each port", "sk_lookup,tcx", "clsact and a socket for each port"},
+		{best, "new device", ""}, // all attempts fail
+	} {
+		t.Run(c.before+", refused: "+c.refused, func(t *testing.T) {
+			n := newNetwork(t)
+			cfg := Config{Pins: pins(t), Locals: locals(), FastPath: TC, Threads: 2}
+			table := openLevel(t, c.before, cfg)
+			call := newCall(t, n, table, addresses4)
+			seq := call.settle(t, table, 0)
+			control(t, call.callee, func(fd int, _ bool) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<22) })
+			forth := steady(call.caller, call.a.Local(), seq)
+			eventually(t, "the stream runs", func() bool { return call.a.Counters().Packets > uint64(seq)+20 })
+			die(t, table)
+
+			defer func(was func(string) error) { refused = was }(refused)
+			tried := 0
+			refused = func(hook string) error {
+				if strings.Contains(c.refused, hook) || hook == "tcx" && strings.Contains(c.refused, "new device") || hook == "clsact" && c.after == "" {
+					tried++
+					return ebpf.ErrNotSupported
+				}
+				return nil
+			}
+			if c.after == "" { // an attempt that is the last of the kernel's
+				n.cable("third", n.caller, "up1")
+				relayIP(t, "addr add 10.1.0.1/32 dev third")
+				for _, l := range levels {
+					if !l.kernel {
+						continue
+					}
+					cfg := cfg
+					cfg.setDefaults(1)
+					if other, err := l.open(cfg, slog.New(slog.DiscardHandler)); err == nil {
+						other.Close()
+						t.Fatalf("%s did not fail", l.name)
+					}
+				}
+			} else {
+				next, err := Open(cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { next.Close() })
+				wantPins(t, cfg.Pins, c.after)
+				call.table = next
+				call.forth.port, call.back.port = nil, nil
+				call.open(t, next.Adopt, addresses4)
+			}
+			if tried == 0 {
+				t.Fatal("nothing was refused")
+			}
+			last := forth.end() - 1
+			collect(t, call.callee, seq, last)
+		})
+	}
 }

@@ -28,6 +28,7 @@ type hooks struct {
 	ingress map[int]link.Link // by interface index
 	filters map[int]bool      // devices with a clsact filter
 	lookup  link.Link
+	undo    []func() // takes away what was not there before
 }
 
 func newHooks(k *kernel) *hooks {
@@ -89,8 +90,7 @@ func (h *hooks) need(index int) error {
 func (h *hooks) pruneLocked() {
 	for index, l := range h.ingress {
 		if !attached(l, index) {
-			l.Unpin()
-			l.Close()
+			detachLink(l)
 			delete(h.ingress, index)
 		}
 	}
@@ -165,7 +165,7 @@ func arrives(l netlink.Link) bool {
 func (h *hooks) attachLocked(l netlink.Link) error {
 	index, program := l.Attrs().Index, h.k.coll.Programs[flowProgFlowTc]
 	if h.classic {
-		return h.filterLocked(index, program)
+		return h.filterLocked(l, program)
 	}
 	pin := h.pinned(ingressPin + strconv.Itoa(index))
 	if h.ingress[index] != nil {
@@ -186,6 +186,7 @@ func (h *hooks) attachLocked(l netlink.Link) error {
 		return err
 	}
 	h.ingress[index] = fresh
+	h.undo = append(h.undo, func() { detachLink(fresh) })
 	return h.pin(fresh, pin)
 }
 
@@ -235,7 +236,8 @@ func filterHandle(pins string) uint32 {
 
 // filterLocked attaches the way of kernels before 6.6. The filter stays when the
 // process dies, all by itself.
-func (h *hooks) filterLocked(index int, program *ebpf.Program) error {
+func (h *hooks) filterLocked(l netlink.Link, program *ebpf.Program) error {
+	index := l.Attrs().Index
 	if err := refused("clsact"); err != nil {
 		return err
 	}
@@ -244,10 +246,14 @@ func (h *hooks) filterLocked(index int, program *ebpf.Program) error {
 	if err := h.k.hops.handle.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add clsact: %w", err)
 	}
+	former := h.hasFilter(l)
 	if err := h.k.hops.handle.FilterReplace(h.filter(index, program.FD())); err != nil {
 		return fmt.Errorf("add a filter: %w", err)
 	}
 	h.filters[index] = true
+	if !former {
+		h.undo = append(h.undo, func() { h.removeFilter(l) })
+	}
 	return nil
 }
 
@@ -284,6 +290,7 @@ func (h *hooks) attachLookup() error {
 		return fmt.Errorf("attach to the socket lookup: %w", err)
 	}
 	h.lookup = fresh
+	h.undo = append(h.undo, func() { detachLink(fresh) })
 	return h.pin(fresh, pin)
 }
 
@@ -294,18 +301,25 @@ func (h *hooks) removeFiltersLocked() {
 		return
 	}
 	for _, l := range links {
-		filters, err := h.k.hops.handle.FilterList(l, netlink.HANDLE_MIN_INGRESS)
-		if err != nil {
-			continue
+		if h.hasFilter(l) {
+			h.removeFilter(l)
 		}
-		for _, f := range filters {
-			if b, ok := f.(*netlink.BpfFilter); ok && b.Priority == filterPriority && b.Handle == h.handle {
-				if err := h.k.hops.handle.FilterDel(h.filter(l.Attrs().Index, -1)); err != nil {
-					h.k.log.Warn("a filter of a former process stays", "device", l.Attrs().Name, "error", err,
-						"hint", fmt.Sprintf("tc filter del dev %s ingress prio %d", l.Attrs().Name, filterPriority))
-				}
-			}
-		}
+	}
+}
+
+// hasFilter says whether this relay, or a former process of it, has a filter on a device.
+func (h *hooks) hasFilter(l netlink.Link) bool {
+	filters, err := h.k.hops.handle.FilterList(l, netlink.HANDLE_MIN_INGRESS)
+	return err == nil && slices.ContainsFunc(filters, func(f netlink.Filter) bool {
+		b, ok := f.(*netlink.BpfFilter)
+		return ok && b.Priority == filterPriority && b.Handle == h.handle
+	})
+}
+
+func (h *hooks) removeFilter(l netlink.Link) {
+	if err := h.k.hops.handle.FilterDel(h.filter(l.Attrs().Index, -1)); err != nil {
+		h.k.log.Warn("a filter of this relay stays", "device", l.Attrs().Name, "error", err,
+			"hint", fmt.Sprintf("tc filter del dev %s ingress prio %d", l.Attrs().Name, filterPriority))
 	}
 }
 
@@ -334,8 +348,7 @@ func (h *hooks) detach() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for index, l := range h.ingress {
-		l.Unpin()
-		l.Close()
+		detachLink(l)
 		delete(h.ingress, index)
 	}
 	if len(h.filters) > 0 {
@@ -343,10 +356,25 @@ func (h *hooks) detach() {
 		clear(h.filters)
 	}
 	if h.lookup != nil {
-		h.lookup.Unpin()
-		h.lookup.Close()
+		detachLink(h.lookup)
 		h.lookup = nil
 	}
+}
+
+func detachLink(l link.Link) {
+	l.Unpin()
+	l.Close()
+}
+
+// restore detaches what this process attached. What it took over goes on for the flows
+// of the former one, and is found by the next attempt.
+func (h *hooks) restore() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, undo := range h.undo {
+		undo()
+	}
+	h.undo = nil
 }
 
 // release closes what this process holds; what is pinned goes on.

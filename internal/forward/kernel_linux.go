@@ -226,6 +226,7 @@ func (k *kernel) start(attach func(h *hooks) error) error {
 		return err
 	}
 	k.hooks.sweep()
+	k.hooks.undo = nil
 	if k.old != nil {
 		k.old.settle()
 		if k.old.folder != k.pins {
@@ -334,11 +335,18 @@ func (k *kernel) close() {
 	k.release()
 }
 
-// abandon gives back what openKernel took, before anything is attached. What a former
-// process left stays as it is.
+// abandon gives back what openKernel took, and detaches what start attached before it
+// failed. The flows of a former process go on.
 func (k *kernel) abandon() {
 	if k.closed.Swap(true) {
 		return
+	}
+	if k.hooks != nil {
+		k.hooks.restore()
+	}
+	if k.old != nil {
+		k.old.settle()
+		k.old = nil
 	}
 	k.release()
 }

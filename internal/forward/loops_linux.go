@@ -33,10 +33,14 @@ type loops struct {
 
 // NewLoops starts the user-space table.
 func NewLoops(cfg Config, log *slog.Logger) (Table, error) {
-	return newLoops(cfg, nil, log)
+	t, err := newLoops(cfg, nil, log)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
-func newLoops(cfg Config, k *kernel, log *slog.Logger) (Table, error) {
+func newLoops(cfg Config, k *kernel, log *slog.Logger) (*loops, error) {
 	cfg.setDefaults(runtime.GOMAXPROCS(0))
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -208,6 +212,23 @@ func (t *loops) Close() error {
 	if t.closed.Swap(true) {
 		return nil
 	}
+	t.end()
+	if t.kernel != nil {
+		t.kernel.close()
+	} else if t.memory != nil {
+		t.memory.close()
+	}
+	return nil
+}
+
+// abandon ends a table that was never used. What a former process left stays.
+func (t *loops) abandon() {
+	t.closed.Store(true)
+	t.end()
+	t.kernel.abandon()
+}
+
+func (t *loops) end() {
 	t.reaper.stop()
 	for _, l := range t.loops {
 		l.stop()
@@ -217,10 +238,4 @@ func (t *loops) Close() error {
 	for _, l := range t.loops {
 		l.release()
 	}
-	if t.kernel != nil {
-		t.kernel.close()
-	} else if t.memory != nil {
-		t.memory.close()
-	}
-	return nil
 }

@@ -66,12 +66,13 @@ func Open(cfg Config, log *slog.Logger) (Table, error) {
 		}
 		inKernel = inKernel && !errors.Is(err, errNoDevice)
 	}
-	endFormer(cfg.Pins, former, log)
 	t, err := NewLoops(cfg, log)
-	if err == nil {
-		log.Info("packets are moved in user space, with a socket for each port")
+	if err != nil {
+		return nil, err // the next process may be able to go on with what is in the kernel
 	}
-	return t, err
+	endFormer(cfg.Pins, former, log)
+	log.Info("packets are moved in user space, with a socket for each port")
+	return t, nil
 }
 
 // hint is what an operator may do about a refusal.
@@ -143,7 +144,7 @@ func openBound(cfg Config, classic bool, log *slog.Logger) (Table, error) {
 		return nil, err
 	}
 	if err := k.start(func(h *hooks) error { h.classic = classic; return h.attachIngress() }); err != nil {
-		t.Close()
+		t.abandon()
 		return nil, err
 	}
 	log.Info("decided flows are moved inside the kernel", "devices", k.hooks.names(), "pinned", k.pins)

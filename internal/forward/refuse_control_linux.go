@@ -11,10 +11,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// refused fails for the hooks named in the environment, as on a kernel without them.
-func refused(hook string) error {
-	if slices.Contains(strings.Split(os.Getenv("MEDIAPROXY_REFUSE"), ","), hook) {
-		return fmt.Errorf("%s is refused by MEDIAPROXY_REFUSE: %w", hook, ebpf.ErrNotSupported)
+// Hooks named in the environment are refused.
+func init() {
+	refused = func(hook string) error {
+		if slices.Contains(strings.Split(os.Getenv("MEDIAPROXY_REFUSE"), ","), hook) {
+			return fmt.Errorf("%s is refused by MEDIAPROXY_REFUSE: %w", hook, ebpf.ErrNotSupported)
+		}
+		return nil
 	}
-	return nil
 }

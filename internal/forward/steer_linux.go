@@ -270,7 +270,6 @@ func (t *steered) abandon() {
 	}
 	t.wg.Wait()
 	addProcessors(-len(t.readers))
-	t.kernel.hooks.detach()
 	t.kernel.abandon()
 	t.release()
 }

@@ -98,8 +98,16 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 		Durable:            kept.Log != nil,
 		Pending:            pending,
 	}, calls, engine, h.log)
+	// Calls are the next process's, and so is what moves their packets.
+	leave := func() error {
+		err := kept.close()
+		if calls.Len() > 0 {
+			return err
+		}
+		return errors.Join(err, table.Close())
+	}
 	if err != nil {
-		return room{}, errors.Join(err, kept.close(), table.Close())
+		return room{}, errors.Join(err, leave())
 	}
 	h.log.Info("relay starts", "name", name, "addresses", ips, "packets_moved_in", engine.Mover(), "fast_path", c.FastPath)
 	keep := c.OnStop == "keep" && kept.Log != nil
@@ -115,13 +123,7 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 			}
 		},
 		alive: func() { calls.Len() },
-		close: func() error {
-			err := kept.close()
-			if calls.Len() > 0 {
-				return err // they are the next process's, and so is what moves their packets
-			}
-			return errors.Join(err, table.Close())
-		},
+		close: leave,
 	}, nil
 }
 
