@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -221,6 +222,7 @@ func TestKernelFlowsOutliveTheProcess(t *testing.T) {
 			for range rounds {
 				s.talk(50)
 				s.disturb(d)
+				s.startTwice()
 				s.talk(50)
 				after := s.established("tc")
 				s.same(before, after)
@@ -268,6 +270,15 @@ func (s *site) disturb(d disturbance) {
 		return s.client.Remove(control.Remove{CallID: "new@hitless", FromTag: "f", ToTag: "t"})
 	})
 	s.t.Logf("%s: a new call is taken %v after the start", d.name, time.Since(began).Round(time.Millisecond))
+}
+
+// startTwice starts the relay once more, which has to leave everything as it is.
+func (s *site) startTwice() {
+	s.t.Helper()
+	printed, exit := s.pair.SecondRelay()
+	if exit != 1 || !strings.Contains(printed, "runs already") {
+		s.t.Errorf("a second relay with the same state_dir ended with %d and printed\n%s", exit, printed)
+	}
 }
 
 // In user space nobody moves packets while no process is there. The calls go on by

@@ -1,6 +1,8 @@
 package program
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,17 +16,27 @@ import (
 // kept is where a relay's calls wait for the next process. Without a Log they do not.
 type kept struct{ *journal.Log }
 
-// openJournal opens the relay's journal. A relay that cannot have one relays all the
-// same: calls of now matter more than those of after a restart.
-func (h *host) openJournal() kept {
+// leaving is how long the former process may take to be gone.
+const leaving = 2 * time.Second
+
+// openJournal opens the relay's journal, before anything is taken over from the former
+// process: its lock says that it has ended. A relay that cannot have a journal relays all
+// the same: calls of now matter more than those of after a restart.
+func (h *host) openJournal() (kept, error) {
 	path := filepath.Join(h.stateDir, "relay")
-	log, err := journal.Open(path, journal.Options{Log: h.log})
-	if err != nil {
-		h.log.Error("calls of this relay will end with its process, and those of the one before are not taken over", "error", err,
-			"hint", "state_dir in section [Relay] names a folder that this user may write to and no other relay has")
-		return kept{}
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		log, err := journal.Open(path, journal.Options{Log: h.log})
+		switch {
+		case err == nil:
+			return kept{log}, nil
+		case !errors.Is(err, journal.ErrInUse):
+			h.log.Error("calls of this relay will end with its process, and those of the one before are not taken over", "error", err,
+				"hint", "state_dir in section [Relay] names a folder that this user may write to")
+			return kept{}, nil
+		case time.Since(began) > leaving:
+			return kept{}, fmt.Errorf("this relay runs already: %w; stop that one first, or give this one a state_dir of its own in section [Relay]", err)
+		}
 	}
-	return kept{log}
 }
 
 // config is that of the table of calls.

@@ -72,15 +72,18 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 	if err != nil {
 		return room{}, err
 	}
+	kept, err := h.openJournal()
+	if err != nil {
+		return room{}, err
+	}
 	raiseDescriptorLimit(c.PortRange.Size() * len(ips))
 	table, err := forward.Open(h.tableConfig(c, ips), h.log)
 	if err != nil {
-		return room{}, err
+		return room{}, errors.Join(err, kept.close())
 	}
 	h.keepSockets(table)
 	engine := media.NewEngine(mediaConfig(c, ips), table, h.log)
 	engine.Prepare()
-	kept := h.openJournal()
 	calls := session.New(kept.config(name), engine, h.log)
 	pending := kept.restore(calls, h.log)
 	r, err := relay.New(relay.Config{

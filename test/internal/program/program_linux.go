@@ -135,6 +135,22 @@ func (p *Pair) StopRelay(signal syscall.Signal) {
 	_ = p.relay.Wait() // its end is what the signal asked for
 }
 
+// SecondRelay starts the relay once more beside the one that runs, and returns what it
+// printed until it ended.
+func (p *Pair) SecondRelay() (printed string, exit int) {
+	cmd := p.command("relay", p.binary)
+	var out log
+	cmd.Stdout, cmd.Stderr = &out, &out
+	for i, arg := range cmd.Args {
+		if arg == "--runtime-dir" {
+			cmd.Args[i+1] = p.runtime("second")
+		}
+	}
+	p.host.Start(cmd)
+	_ = cmd.Wait() // its exit code tells
+	return out.String(), cmd.ProcessState.ExitCode()
+}
+
 // RelayPID is the process that moves the packets.
 func (p *Pair) RelayPID() int { return p.relay.Process.Pid }
 
