@@ -15,44 +15,61 @@ type Timeout struct {
 
 // Expired says whether the stream has timed out: neither direction had a packet
 // for as long as its state allows. Connectivity checks and handshakes do not
-// count. RTCP does: two muted phones may send nothing else.
-func (s *Stream) Expired() (Timeout, bool) {
+// count. RTCP does: two muted phones may send nothing else. A stream that has not timed
+// out cannot do so before next, unless signalling changes it.
+func (s *Stream) Expired() (t Timeout, expired bool, next time.Duration) {
 	now := s.engine.table.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.running {
-		return Timeout{}, false
+		return Timeout{}, false, now
 	}
-	cfg := &s.engine.cfg
-	last := [2]time.Duration{s.lastMedia(Caller), s.lastMedia(Callee)}
-	latest := later(last[Caller], last[Callee])
-	began := latest != forward.Never
-	// What was not heard while one process took over from another proves nothing.
-	deaf := s.restored != 0 && now-s.restored < cfg.IdleTimeout
+	t, at := s.timeout()
+	if now >= at {
+		return t, true, now
+	}
+	if next = at; !s.onHold() && s.latest() == forward.Never {
+		// The first packet may come at any time, and other rules apply then.
+		next = min(at, now+s.engine.cfg.IdleTimeout)
+		if s.engine.cfg.OneWayTimeout > 0 {
+			next = now
+		}
+	}
+	return Timeout{}, false, next
+}
+
+// timeout is what the stream ends with, and when, if no packet comes.
+func (s *Stream) timeout() (t Timeout, at time.Duration) {
+	cfg, latest := &s.engine.cfg, s.latest()
 	switch {
 	case s.onHold():
-		if now-later(latest, s.heldAt) >= cfg.HoldTimeout && !deaf {
-			return Timeout{report.StatusHoldTimeout, cfg.HoldTimeout}, true
+		at = later(latest, s.heldAt) + cfg.HoldTimeout
+		if s.restored != 0 {
+			// What was not heard while one process took over from another proves nothing.
+			at = max(at, s.restored+cfg.IdleTimeout)
 		}
-	case !began:
-		if now-max(s.created, s.resumed, s.at, s.restored) >= cfg.StreamTimeout {
-			status := report.StatusNoTraffic
-			if s.parties[Caller].ICE && s.parties[Callee].ICE {
-				status = report.StatusUnselectedICE // the agents found a better way
-			}
-			return Timeout{status, cfg.StreamTimeout}, true
+		return Timeout{report.StatusHoldTimeout, cfg.HoldTimeout}, at
+	case latest == forward.Never:
+		t = Timeout{report.StatusNoTraffic, cfg.StreamTimeout}
+		if s.parties[Caller].ICE && s.parties[Callee].ICE {
+			t.Status = report.StatusUnselectedICE // the agents found a better way
 		}
-	case now-max(latest, s.resumed, s.restored) >= cfg.IdleTimeout:
-		return Timeout{report.StatusIdle, cfg.IdleTimeout}, true
-	case cfg.OneWayTimeout > 0:
-		for side, at := range last {
-			if s.parties[side].Direction == SendRecv && s.answered && now-max(at, s.created, s.resumed, s.at, s.restored) >= cfg.OneWayTimeout {
-				return Timeout{report.StatusOneWay, cfg.OneWayTimeout}, true
+		return t, max(s.created, s.resumed, s.at, s.restored) + cfg.StreamTimeout
+	}
+	t, at = Timeout{report.StatusIdle, cfg.IdleTimeout}, max(latest, s.resumed, s.restored)+cfg.IdleTimeout
+	if cfg.OneWayTimeout > 0 && s.answered {
+		for side, party := range s.parties {
+			silent := max(s.lastMedia(Side(side)), s.created, s.resumed, s.at, s.restored) + cfg.OneWayTimeout
+			if party.Direction == SendRecv && silent < at {
+				t, at = Timeout{report.StatusOneWay, cfg.OneWayTimeout}, silent
 			}
 		}
 	}
-	return Timeout{}, false
+	return t, at
 }
+
+// latest is when either party was last heard.
+func (s *Stream) latest() time.Duration { return later(s.lastMedia(Caller), s.lastMedia(Callee)) }
 
 // oneWayAfter is how long one party may be silent, while the other is heard,
 // before the stream counts as one-way.

@@ -185,7 +185,7 @@ func TestTimeoutsAfterRestart(t *testing.T) {
 	c := talking(t)
 	c.net.Advance(2 * time.Hour) // the host ran on, the relay did not
 	c.nextProcess(t, nil)
-	if got, ok := c.Expired(); ok {
+	if got, ok, _ := c.Expired(); ok {
 		t.Fatalf("expired at once: %+v", got)
 	}
 	// A stranger with the IP of the callee does not take its place at once either.
@@ -193,11 +193,11 @@ func TestTimeoutsAfterRestart(t *testing.T) {
 		t.Errorf("it went to %s", got)
 	}
 	c.net.Advance(89 * time.Second)
-	if got, ok := c.Expired(); ok {
+	if got, ok, _ := c.Expired(); ok {
 		t.Fatalf("expired after 89 s: %+v", got)
 	}
 	c.net.Advance(2 * time.Second)
-	if got, ok := c.Expired(); !ok || got.Status != report.StatusIdle {
+	if got, ok, _ := c.Expired(); !ok || got.Status != report.StatusIdle {
 		t.Errorf("got %+v, want %s", got, report.StatusIdle)
 	}
 }
@@ -232,11 +232,11 @@ func TestHostRestarted(t *testing.T) {
 		t.Errorf("first media after %v, want %v", delay, c.Stats().FirstMedia)
 	}
 	net.Advance(29 * time.Minute) // 7140 s on hold
-	if got, ok := s.Expired(); ok {
+	if got, ok, _ := s.Expired(); ok {
 		t.Fatalf("expired early: %+v", got)
 	}
 	net.Advance(2 * time.Minute)
-	if got, ok := s.Expired(); !ok || got.Status != report.StatusHoldTimeout {
+	if got, ok, _ := s.Expired(); !ok || got.Status != report.StatusHoldTimeout {
 		t.Errorf("got %+v, want %s", got, report.StatusHoldTimeout)
 	}
 	got := route(net.Deliver(calleePort, ap("203.0.113.50:31000"), []byte{0x80, 8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0}))

@@ -307,11 +307,11 @@ func TestOneWayTimeout(t *testing.T) {
 			t.Fatalf("after %d ms one-way is %v", 20*(i+1), c.OneWay())
 		}
 	}
-	if _, expired := c.Expired(); expired {
+	if _, expired, _ := c.Expired(); expired {
 		t.Fatal("too early")
 	}
 	c.deliver(callerPort, phoneA)
-	if got, expired := c.Expired(); !expired || got.Status != report.StatusOneWay {
+	if got, expired, _ := c.Expired(); !expired || got.Status != report.StatusOneWay {
 		t.Errorf("got %+v %v", got, expired)
 	}
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -53,13 +54,15 @@ func (s *Session) sweep() (Finished, bool) {
 	}
 	now := s.table.cfg.Clock()
 	expired, unselected, left := 0, 0, 0
+	due := time.Duration(math.MaxInt64)
 	for _, st := range s.streams {
 		if !st.isLive() {
 			continue
 		}
-		timeout, ok := st.media.Expired()
+		timeout, ok, next := st.media.Expired()
 		if !ok {
 			left++
+			due = min(due, next)
 			continue
 		}
 		st.wait = timeout.Wait
@@ -68,6 +71,9 @@ func (s *Session) sweep() (Finished, bool) {
 	}
 	if left > 0 && expired > 0 {
 		s.keep()
+	}
+	if left > 0 {
+		s.due.Store(int64(due))
 	}
 	if left > 0 || expired == 0 && now.Sub(s.changed) < s.table.cfg.EmptyTimeout {
 		return Finished{}, false

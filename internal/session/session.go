@@ -23,7 +23,8 @@ type Session struct {
 	fromTag string
 	created time.Time
 
-	dirty atomic.Bool // packets changed it since it was kept
+	dirty atomic.Bool  // packets changed it since it was kept
+	due   atomic.Int64 // when one of its streams may time out, on the clock of the streams; 0: unknown
 
 	mu       sync.Mutex // guards what follows
 	toTag    string

@@ -135,6 +135,7 @@ func (t *Table) applyLocked(s *Session, created bool, u control.Update, owner st
 		done = true
 		return answer, false, nil
 	}
+	s.due.Store(0) // other rules may apply from now on
 	answer, err = s.update(u, owner)
 	if err == nil {
 		s.keep()
@@ -215,8 +216,20 @@ func finishAll(sessions []*Session, reason string) []Finished {
 // Sweep ends the streams that timed out and returns the sessions that ended
 // with their last stream. It is to be called about once a second.
 func (t *Table) Sweep() []Finished {
+	now := int64(t.engine.Now())
+	var due []*Session
+	t.mu.RLock()
+	for _, p := range t.queue.places {
+		if p.session == nil {
+			continue
+		}
+		if at := p.session.due.Load(); at == 0 || at <= now {
+			due = append(due, p.session)
+		}
+	}
+	t.mu.RUnlock()
 	var out []Finished
-	for _, s := range t.all() {
+	for _, s := range due {
 		if f, ok := s.sweep(); ok {
 			out = append(out, f)
 		}
