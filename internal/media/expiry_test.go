@@ -10,7 +10,7 @@ import (
 // Whoever asks a stream only when it said so misses nothing: before that moment it times
 // out in no case, whatever packets come, as long as signalling says nothing new.
 func TestNextQuestion(t *testing.T) {
-	for seed := range uint64(100) {
+	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		cfg := Config{
 			IdleTimeout: seconds(10 + r.IntN(90)), StreamTimeout: seconds(10 + r.IntN(90)), HoldTimeout: seconds(20 + r.IntN(200)),
@@ -24,23 +24,31 @@ func TestNextQuestion(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := &call{Stream: s, net: fake}
+		c.describe(Caller, phoneA)
+		c.describe(Callee, ap("8.8.8.8:3000"))
+		if r.IntN(2) == 0 {
+			c.Answered()
+		}
 		var next time.Duration
-		asked := 0
-		for step := range 3000 {
-			switch r.IntN(40) {
-			case 0:
+		asked, talk := 0, 0
+		for step := range 1000 {
+			if r.IntN(50) == 0 {
+				talk = r.IntN(3) * r.IntN(60) // often nobody does
+			}
+			switch n := r.IntN(300); {
+			case n == 0:
 				c.Describe(Side(r.IntN(2)), Party{Addr: phoneA, Direction: Direction(r.IntN(4))})
 				next = 0
-			case 1:
+			case n == 1:
 				c.Answered()
 				next = 0
-			case 2:
+			case n == 2:
 				c.nextProcess(t, nil)
 				fake, next = c.net, 0
-			case 3, 4, 5:
+			case n < talk:
 				c.deliver(callerPort, phoneA)
-			case 6, 7:
-				c.deliver(calleePort, phoneA)
+			case n < 2*talk:
+				c.deliver(calleePort, ap("8.8.8.8:3000"))
 			default:
 				fake.Advance(time.Duration(r.IntN(1500)) * time.Millisecond)
 			}
