@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 )
 
 // settings of a run. The defaults are what the bounds are stated for.
@@ -17,6 +18,7 @@ type settings struct {
 	rtpengine string
 	rounds    int
 	sessions  int
+	many      time.Duration
 	progress  *log.Logger
 }
 
@@ -32,6 +34,8 @@ var measurements = []measurement{
 	{"cpu", cpuPerPacket},
 	{"path", processorPerPacket},
 	{"memory", memoryPerSession},
+	{"many", manyStreams},
+	{"walk", walkedTable},
 	{"stall", statisticsStall},
 }
 
@@ -55,6 +59,7 @@ func run() int {
 	flag.StringVar(&s.rtpengine, "rtpengine", "rtpengine", "`FILE` of the peer")
 	flag.IntVar(&s.rounds, "rounds", 3, "turns of each measurement")
 	flag.IntVar(&s.sessions, "sessions", 4500, "for memory and stall")
+	flag.DurationVar(&s.many, "many", 20*time.Second, "how long many streams run")
 	flag.Parse()
 	if *verbose {
 		s.progress.SetOutput(os.Stderr)

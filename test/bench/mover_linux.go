@@ -17,6 +17,7 @@ import (
 // mover is one way of relaying, on a host of its own.
 type mover struct {
 	name   string
+	calls  int
 	turn   uint64        // packets of one turn
 	settle time.Duration // traffic before a turn
 	begin  func(*settings, *mover) error
@@ -49,7 +50,7 @@ func (m *mover) start(s *settings) (err error) {
 		defer m.cluster.explain(&err)
 	}
 	var callers, callees []traffic.Stream
-	for i := range pathCalls {
+	for i := range m.calls {
 		caller, callee := phonesOf(i)
 		ports, err := m.board.setUp(callID("path", i), caller, callee)
 		if err != nil {
@@ -67,8 +68,9 @@ func (m *mover) start(s *settings) (err error) {
 	if err := m.bed.SetStreams(append(callers, callees...)); err != nil {
 		return err
 	}
-	// A relay may drop what comes before it knows where to send it.
-	if err := m.steady(time.Second); err != nil {
+	// A relay may drop what comes before it knows where to send it. Packets of so many
+	// streams need as long as those of the 500 calls for which this is a second.
+	if err := m.send(uint64(100*m.calls), steadyPace); err != nil {
 		return err
 	}
 	m.sent, m.arrived = 0, 0
@@ -78,10 +80,12 @@ func (m *mover) start(s *settings) (err error) {
 	return nil
 }
 
+// steadyPace is how often the phones of pathCalls send, all together.
+const steadyPace = 50 * 2 * pathCalls
+
 // steady sends as often as phones do.
 func (m *mover) steady(d time.Duration) error {
-	const pace = 50 * 2 * pathCalls
-	return m.send(uint64(pace*d/time.Second), pace)
+	return m.send(uint64(steadyPace*d/time.Second), steadyPace)
 }
 
 // phonesOf are the two phones of a call.
@@ -123,7 +127,7 @@ func beginNAT(_ *settings, m *mover) error {
 
 func beginOurs(fastPath string) func(*settings, *mover) error {
 	return func(s *settings, m *mover) error {
-		c, err := startCluster(s, place{m.bed, pathCore()}, fastPath)
+		c, err := startCluster(s, place{bed: m.bed, core: m.core(), wide: m.calls > pathCalls}, fastPath)
 		if err != nil {
 			return err
 		}
@@ -140,13 +144,21 @@ func beginOurs(fastPath string) func(*settings, *mover) error {
 }
 
 func beginEngine(s *settings, m *mover) error {
-	e, err := startEngine(s, place{m.bed, pathCore()}, "--num-threads=1")
+	e, err := startEngine(s, place{bed: m.bed, core: pathCore()}, "--num-threads=1")
 	if err != nil {
 		return err
 	}
 	m.closers = append(m.closers, e.stop)
 	m.board, m.pid = e, e.pid()
 	return nil
+}
+
+// core is the processor of the relay; with many calls it may have any.
+func (m *mover) core() int {
+	if m.calls > pathCalls {
+		return -1
+	}
+	return pathCore()
 }
 
 func (m *mover) send(packets uint64, perSecond int) error {
@@ -171,7 +183,7 @@ func (m *mover) proof() error {
 	if m.cluster == nil {
 		return nil
 	}
-	inKernel, all, by, err := m.cluster.moved()
+	inKernel, all, by, err := m.cluster.moved(m.calls)
 	if err != nil {
 		return err
 	}
@@ -187,8 +199,8 @@ func (m *mover) proof() error {
 	switch {
 	case all < m.arrived || inKernel < kernel || kernel == 0 && inKernel > 0:
 		err = fmt.Errorf("%d packets arrived, the relay moved %d, %d of them in the kernel", m.arrived, all, inKernel)
-	case len(by) != 1 || by[word] != 2*pathCalls:
-		err = fmt.Errorf("the %d flows are moved by %v", 2*pathCalls, by)
+	case len(by) != 1 || by[word] != 2*m.calls:
+		err = fmt.Errorf("the %d flows are moved by %v", 2*m.calls, by)
 	case few != (m.name != "off"):
 		err = fmt.Errorf("the relay has %d descriptors", sockets)
 	}
@@ -200,7 +212,7 @@ func (m *mover) proof() error {
 
 // moved says how many packets a relay moved, how many of them inside the kernel, and
 // how many flows each mover has now.
-func (c *cluster) moved() (inKernel, all uint64, by map[string]int, err error) {
+func (c *cluster) moved(calls int) (inKernel, all uint64, by map[string]int, err error) {
 	m, err := c.manage()
 	if err != nil {
 		return 0, 0, nil, err
@@ -227,7 +239,7 @@ func (c *cluster) moved() (inKernel, all uint64, by map[string]int, err error) {
 		return 0, 0, nil, err
 	}
 	by = map[string]int{}
-	for i := range pathCalls {
+	for i := range calls {
 		var sessions []struct {
 			Streams []struct {
 				Caller quality `json:"caller_quality"`

@@ -56,6 +56,7 @@ func processorPerPacket(s *settings) (rows []row, err error) {
 		}
 	}()
 	for _, m := range movers {
+		m.calls = pathCalls
 		if err := m.start(s); err != nil {
 			return nil, fmt.Errorf("%s: %w", m.name, err)
 		}

@@ -34,6 +34,7 @@ type process struct {
 type place struct {
 	bed  *traffic.Bed // nil: loopback
 	core int          // the only processor it may use, -1: any
+	wide bool         // a relay has nearly all ports, on loopback of IPv6 as well
 }
 
 var loopback = place{core: -1}
@@ -184,6 +185,7 @@ certs_path = %[1]s/tls
 // programs are likely to have, and apart from each other.
 const (
 	relayPorts     = 40000
+	relayPortsWide = 9000
 	relayPortsEnd  = 60000
 	enginePorts    = 20000
 	enginePortsEnd = 32000
@@ -216,11 +218,18 @@ func startCluster(s *settings, at place, fastPath string) (c *cluster, err error
 	}
 	c.socket = c.dir + "/dispatcher.sock"
 	c.management = fmt.Sprintf("127.0.0.1:%d", free[1])
-	text := fmt.Sprintf(configuration, c.dir, free[0], free[1], relayPorts, relayPortsEnd, at.addr(), fastPath, c.pins())
+	first, ips := relayPorts, at.addr().String()
+	if at.wide {
+		first = relayPortsWide
+		if at.bed == nil {
+			ips += ", ::1"
+		}
+	}
+	text := fmt.Sprintf(configuration, c.dir, free[0], free[1], first, relayPortsEnd, ips, fastPath, c.pins())
 	if err := os.WriteFile(c.dir+"/config.ini", []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	if c.dispatcher, err = (place{at.bed, -1}).start(program, "dispatcher", "--config-dir", c.dir, "--runtime-dir", c.dir); err != nil {
+	if c.dispatcher, err = (place{bed: at.bed, core: -1}).start(program, "dispatcher", "--config-dir", c.dir, "--runtime-dir", c.dir); err != nil {
 		return nil, err
 	}
 	if err := c.dispatcher.until("the module's socket", func() bool { _, err := os.Stat(c.socket); return err == nil }); err != nil {
