@@ -18,7 +18,7 @@ import (
 func TestFlowsAreNeverMixed(t *testing.T) {
 	rounds := 150_000
 	if soaking() {
-		rounds = 10_000_000
+		rounds = 2_000_000
 	}
 	for _, v4 := range []bool{true, false} {
 		t.Run(fmt.Sprintf("IPv4=%v", v4), func(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
-
 )
 
 // Whoever asks a stream only when it said so misses nothing: before that moment it times
@@ -78,4 +77,3 @@ func TestTalkingStreamIsAskedRarely(t *testing.T) {
 }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
-
