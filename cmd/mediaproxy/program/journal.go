@@ -34,7 +34,7 @@ func (h *host) openJournal() (kept, error) {
 				"hint", "state_dir in section [Relay] names a folder that this user may write to")
 			return kept{}, nil
 		case time.Since(began) > leaving:
-			return kept{}, fmt.Errorf("this relay runs already: %w; stop that one first, or give this one a state_dir of its own in section [Relay]", err)
+			return kept{}, fmt.Errorf("this relay runs already, stop that one first: %w", err)
 		}
 	}
 }
