@@ -23,9 +23,10 @@ import (
 
 const (
 	// nearPage is how many sessions a relay on this host is asked for at once. With
-	// one stream each they fit into one TLS record (16 kB), which relay and dispatcher
-	// each handle in a tenth of a millisecond: no packet waits longer for them.
-	nearPage = 24
+	// one stream each they are some 9 kB, which relay and dispatcher each handle in less
+	// than a tenth of a millisecond, system calls included: many kernels let no packet
+	// thread in before such a call is over.
+	nearPage = 12
 	// farPage is the same for another host, where the relay has the processors for
 	// itself, and where every page takes a round trip.
 	farPage = 128

@@ -73,7 +73,6 @@ func newLoops(cfg Config, k *kernel, log *slog.Logger) (*loops, error) {
 	// Under traffic the threads keep a processor each of the Go scheduler, see
 	// loop.wait. Everything else is to have as many as before.
 	addProcessors(len(t.loops))
-	shortSlices()
 	t.reaper = newReaper(t.waitForBatches, t.closePort)
 	t.wg.Add(len(t.loops) + 1)
 	for _, l := range t.loops {

@@ -277,8 +277,15 @@ type waiter struct {
 	event    int           // eventfd that ends a wait
 	batch    atomic.Uint32 // odd while the thread works on events
 	stopping atomic.Bool
-	traffic  bool // of the thread only: the latest wait ended with datagrams
+	// of the loop only
+	traffic bool // the latest wait ended with datagrams
+	thread  int  // that the loop was on when it looked, 0: it has not run
+	waits   uint
 }
+
+// settleEvery is after how many waits under traffic a loop looks which thread it is on:
+// garbage collection may have brought it to another.
+const settleEvery = 16
 
 func (w *waiter) init() (err error) {
 	w.epoll, w.event = -1, -1
@@ -301,6 +308,7 @@ func (w *waiter) stop() {
 }
 
 func (w *waiter) release() {
+	packetThreads.moved(w.thread, 0)
 	unix.Close(w.event)
 	unix.Close(w.epoll)
 }
@@ -327,10 +335,24 @@ func (w *waiter) wait(events []unix.EpollEvent, timeout int) (int, error) {
 			return 0, errno
 		}
 		if n > 0 {
+			if w.waits++; w.waits%settleEvery == 0 {
+				w.settle()
+			}
 			return int(n), nil
 		}
 	}
 	n, err := unix.EpollWait(w.epoll, events, timeout)
-	w.traffic = n > 0
+	if w.traffic = n > 0; w.traffic {
+		w.settle()
+	}
 	return n, err
+}
+
+// settle notes the thread that the loop is on. It may be another one after each wait that
+// the scheduler knows of.
+func (w *waiter) settle() {
+	if thread := unix.Gettid(); thread != w.thread {
+		packetThreads.moved(w.thread, thread)
+		w.thread = thread
+	}
 }

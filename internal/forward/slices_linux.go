@@ -1,8 +1,7 @@
 package forward
 
 import (
-	"os"
-	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -10,43 +9,47 @@ import (
 
 const slice = 100 * time.Microsecond // the least that the kernel takes
 
-// shortSlices has the kernel give the threads of this process their turns often and
-// briefly: a packet needs microseconds of one, and would else wait until a thread that
-// computes, here or in another process, has used up its slice. All threads, because
-// packets are moved on any of them; those to come inherit it. Needs Linux 6.12, and
-// changes nothing before.
-func shortSlices() {
-	if !shorten(0) {
-		return
+// packetThreads are the threads that packet loops run on at the moment. The kernel gives
+// them their turns often and briefly: a packet needs microseconds of one, and would else
+// wait until a thread that computes, here or in another process, has used up its slice.
+// All others keep the slice that they had, so that these go before them. Needs Linux
+// 6.12, and changes nothing before.
+var packetThreads threads
+
+type threads struct {
+	mu    sync.Mutex
+	loops map[int]int // how many loops are on a thread
+}
+
+// moved says that a loop went from one thread to another; 0: none.
+func (t *threads) moved(from, to int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.loops == nil {
+		t.loops = map[int]int{}
 	}
-	for found := true; found; { // until none was started meanwhile by one without it
-		found = false
-		threads, err := os.ReadDir("/proc/self/task")
-		if err != nil {
-			return // packets then wait as they do elsewhere
+	if from != 0 {
+		if t.loops[from]--; t.loops[from] == 0 {
+			delete(t.loops, from)
+			setSlice(from, 0)
 		}
-		for _, t := range threads {
-			id, err := strconv.Atoi(t.Name())
-			if err != nil {
-				continue
-			}
-			if attr, err := unix.SchedGetAttr(id, 0); err == nil && attr.Runtime != uint64(slice) {
-				found = shorten(id) || found
-			}
+	}
+	if to != 0 {
+		if t.loops[to]++; t.loops[to] == 1 {
+			setSlice(to, slice)
 		}
 	}
 }
 
-// shorten says whether the slice of a thread is short then.
-func shorten(thread int) bool {
+// setSlice sets the slice of a thread that has the ordinary policy, 0: the system's. Threads
+// that it starts do not inherit it. Without the right to, or on an older kernel, packets
+// wait as they do elsewhere.
+func setSlice(thread int, d time.Duration) {
 	attr, err := unix.SchedGetAttr(thread, 0)
 	if err != nil || attr.Policy != unix.SCHED_NORMAL {
-		return false
+		return
 	}
-	attr.Runtime = uint64(slice)
-	if unix.SchedSetAttr(thread, attr, 0) != nil {
-		return false
-	}
-	attr, err = unix.SchedGetAttr(thread, 0)
-	return err == nil && attr.Runtime == uint64(slice)
+	attr.Runtime = uint64(d)
+	attr.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+	_ = unix.SchedSetAttr(thread, attr, 0)
 }

@@ -4,48 +4,93 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Packets are moved on any thread, so all have the setting, those that are started
-// later included. On a kernel without it nothing is to be found anywhere.
-func TestAllThreadsHaveShortSlices(t *testing.T) {
-	want := uint64(0)
-	if kept := shorten(unix.Gettid()); kept {
-		want = uint64(slice)
+func sliceOf(t *testing.T, thread int) time.Duration {
+	t.Helper()
+	attr, err := unix.SchedGetAttr(thread, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	shortSlices()
-	var running sync.WaitGroup
-	leave := make(chan struct{})
-	const more = 20
-	started := make(chan struct{}, more)
-	for range more {
-		running.Go(func() { // each has a thread for itself, which ends with it
-			runtime.LockOSThread()
-			started <- struct{}{}
-			<-leave
+	return time.Duration(attr.Runtime)
+}
+
+// onThread runs f on a thread of its own, which ends with it.
+func onThread(f func(thread int)) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		f(unix.Gettid())
+	}()
+	<-done
+}
+
+// A thread has the short slice while a loop is on it, and those that it starts have not.
+func TestSlices(t *testing.T) {
+	onThread(func(thread int) {
+		usual := sliceOf(t, thread)
+		short := slice
+		if setSlice(thread, slice); sliceOf(t, thread) == usual {
+			short = usual // a kernel without it
+		}
+		setSlice(thread, 0)
+		var p threads
+		for _, step := range []struct {
+			from, to int
+			want     time.Duration
+		}{{0, thread, short}, {0, thread, short}, {thread, 0, short}, {thread, 0, usual}} {
+			p.moved(step.from, step.to)
+			if got := sliceOf(t, thread); got != step.want {
+				t.Errorf("%+v: %v", step, got)
+			}
+		}
+		p.moved(0, thread)
+		onThread(func(other int) {
+			if got := sliceOf(t, other); got != usual {
+				t.Errorf("a thread that was started has slices of %v, want %v", got, usual)
+			}
+			p.moved(thread, other)
+			if a, b := sliceOf(t, thread), sliceOf(t, other); a != usual || b != short {
+				t.Errorf("after the loop went over: %v and %v, want %v and %v", a, b, usual, short)
+			}
 		})
-	}
-	for range more {
-		<-started
-	}
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil || len(threads) <= more {
-		t.Fatalf("%d threads, %v", len(threads), err)
-	}
-	for _, thread := range threads {
-		id, _ := strconv.Atoi(thread.Name())
-		attr, err := unix.SchedGetAttr(id, 0)
-		if err != nil { // it ended
-			continue
+	})
+}
+
+// Under traffic the loops' threads have the short slice, and no others.
+func TestPacketThreadsHaveShortSlices(t *testing.T) {
+	eachTable(t, 1, func(t *testing.T, table Table) {
+		in, out, party := openPort(t, table, "127.0.0.1", handlerFunc(refuse)), openPort(t, table, "127.0.0.1", handlerFunc(refuse)), phone(t, "127.0.0.1")
+		in.Install(Flow{Source: addrOf(party), Out: out, Dest: addrOf(party)})
+		for range 20 {
+			if _, err := party.WriteToUDPAddrPort(rtpPacket(1, 7), in.Local()); err != nil {
+				t.Fatal(err)
+			}
+			receive(t, party)
 		}
-		if attr.Runtime != want {
-			t.Errorf("thread %d has slices of %d ns, want %d", id, attr.Runtime, want)
+		list, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	close(leave)
-	running.Wait()
+		packetThreads.mu.Lock()
+		defer packetThreads.mu.Unlock()
+		if len(packetThreads.loops) == 0 {
+			t.Error("no thread is known to move packets")
+		}
+		for _, f := range list {
+			thread, _ := strconv.Atoi(f.Name())
+			attr, err := unix.SchedGetAttr(thread, 0)
+			if err != nil {
+				continue // it ended
+			}
+			if packet := packetThreads.loops[thread] > 0; !packet && time.Duration(attr.Runtime) == slice {
+				t.Errorf("thread %d has short slices, and moves no packets", thread)
+			}
+		}
+	})
 }

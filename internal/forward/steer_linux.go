@@ -66,7 +66,6 @@ func newSteered(cfg Config, k *kernel, mover string, log *slog.Logger) (*steered
 		return nil, err
 	}
 	addProcessors(len(t.readers))
-	shortSlices()
 	t.reaper = newReaper(t.waitForBatches, t.leave)
 	for _, r := range t.readers {
 		t.wg.Go(r.run)

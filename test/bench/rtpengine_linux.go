@@ -21,25 +21,33 @@ type engine struct {
 }
 
 func startEngine(s *settings, at place, more ...string) (*engine, error) {
-	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	e := &engine{place: at}
+	var address string
+	// Ours is connected while the engine's port is still held, or it could get that very one.
+	err := at.do(func() error {
+		l, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		address = l.LocalAddr().String()
+		e.conn, err = net.Dial("udp4", address)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	address := l.LocalAddr().String()
-	l.Close()
-	p, err := at.start(s.rtpengine, append(more, "--config-file=none", "--table=-1", "--interface="+at.addr().String(), "--listen-ng="+address,
+	e.process, err = at.start(s.rtpengine, append(more, "--config-file=none", "--table=-1", "--interface="+at.addr().String(), "--listen-ng="+address,
 		fmt.Sprintf("--port-min=%d", enginePorts), fmt.Sprintf("--port-max=%d", enginePortsEnd),
 		"--foreground", "--log-stderr", "--log-level=3")...)
 	if err != nil {
+		e.conn.Close()
 		return nil, fmt.Errorf("%w (test/setup/install.sh bench installs it)", err)
 	}
-	e := &engine{process: p, place: at}
-	if err = at.do(func() (err error) { e.conn, err = net.Dial("udp4", address); return err }); err == nil {
-		err = p.until("answer to a ping", func() bool {
-			_, err := e.ask(200*time.Millisecond, "command", "ping")
-			return err == nil
-		})
-	}
+	err = e.process.until("answer to a ping", func() bool {
+		_, err := e.ask(200*time.Millisecond, "command", "ping")
+		return err == nil
+	})
 	if err != nil {
 		e.stop()
 		return nil, err
@@ -48,9 +56,7 @@ func startEngine(s *settings, at place, more ...string) (*engine, error) {
 }
 
 func (e *engine) stop() {
-	if e.conn != nil {
-		e.conn.Close()
-	}
+	e.conn.Close()
 	e.process.stop()
 }
 

@@ -3,6 +3,7 @@ package program
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -169,13 +170,17 @@ func eventually(t *testing.T, what string, is func() bool) {
 
 func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
 
-// freePort is a TCP port of loopback that nobody had a moment ago.
+// freePort is a TCP port of loopback that nobody has, below those that the kernel gives
+// to whoever asks for any: other tests do meanwhile.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		port := 10000 + rand.IntN(20000)
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
