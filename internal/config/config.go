@@ -27,6 +27,7 @@ type Config struct {
 	Relay      Relay
 	TLS        TLS
 	OpenSIPS   OpenSIPS
+	Hangup     Hangup
 	Radius     Radius
 	Database   Database
 
@@ -107,6 +108,23 @@ type TLS struct {
 
 // OpenSIPS is the [OpenSIPS] section.
 type OpenSIPS struct{ SocketPath string }
+
+// Hangup is the [Hangup] section.
+type Hangup struct {
+	Dialect    string // "auto", "opensips" or "kamailio"
+	SocketPath string // empty: see ProxySockets
+}
+
+// kamailioSocket is what the datagram socket of Debian's Kamailio is called.
+const kamailioSocket = "/run/kamailio/kamailio_rpc.sock"
+
+// ProxySockets are the management sockets that the SIP proxy may have.
+func (c *Config) ProxySockets() []string {
+	if c.Hangup.SocketPath != "" {
+		return []string{c.Hangup.SocketPath}
+	}
+	return []string{c.OpenSIPS.SocketPath, kamailioSocket}
+}
 
 // Radius is the [Radius] section.
 type Radius struct{ ConfigFile, AdditionalDictionary string }

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"unicode"
@@ -31,6 +32,21 @@ var folder = kind[string]{
 			return "", errors.New("want an absolute path")
 		}
 		return oneLine(s)
+	},
+	print: path.print,
+}
+
+// proxySocket is a datagram socket: an absolute path or udp:IP:PORT.
+var proxySocket = kind[string]{
+	word: "absolute path, or udp:IP:PORT",
+	parse: func(s string) (string, error) {
+		if rest, ok := strings.CutPrefix(s, "udp:"); ok {
+			if a, err := netip.ParseAddrPort(rest); err != nil || a.Port() == 0 {
+				return "", errors.New("want an absolute path, or udp:IP:PORT")
+			}
+			return s, nil
+		}
+		return folder.parse(s)
 	},
 	print: path.print,
 }

@@ -22,7 +22,9 @@ var sections = []sectionSpec{
 	{name: "TLS", roles: RoleBoth, keys: tlsKeys,
 		help: "Certificates of the connections between dispatchers, relays and management clients."},
 	{name: "OpenSIPS", roles: RoleDispatcher, keys: openSIPSKeys,
-		help: "How the dispatcher asks OpenSIPS to end the dialog of a call whose media stopped."},
+		help: "Where the original's dispatcher asks OpenSIPS to end the dialog of a call whose media stopped."},
+	{name: "Hangup", roles: RoleDispatcher, keys: hangupKeys,
+		help: "How the dispatcher asks the SIP proxy to end the dialog of a call whose media stopped."},
 	{name: "Radius", roles: RoleDispatcher, keys: radiusKeys, help: "RADIUS accounting."},
 	{name: "Database", roles: RoleDispatcher, keys: databaseKeys, help: "Accounting in an SQL database."},
 	{name: "ThorNetwork", roles: RoleBoth, keys: thorKeys, help: "SIP Thor networks of the original."},
@@ -141,8 +143,16 @@ var tlsKeys = []key{
 
 var openSIPSKeys = []key{
 	setting("socket_path", "/run/opensips/socket", path, func(c *Config) *string { return &c.OpenSIPS.SocketPath },
-		"Datagram socket of OpenSIPS' management interface.").without("dialogs are not ended by this version"),
+		"Datagram socket of OpenSIPS' management interface (module mi_datagram)."),
 	ignored("location_table", "only other programs read it", "Table of registered phones."),
+}
+
+var hangupKeys = []key{
+	setting("dialect", "auto", choice("auto", "opensips", "kamailio"), func(c *Config) *string { return &c.Hangup.Dialect },
+		"The SIP proxy's commands; auto tells OpenSIPS and Kamailio apart by the form of their dialog ids.").new(),
+	setting("socket_path", "", proxySocket, func(c *Config) *string { return &c.Hangup.SocketPath },
+		"Datagram socket of the SIP proxy's management interface: a path (module mi_datagram of OpenSIPS, jsonrpcs of Kamailio with dgram_socket), or udp:IP:PORT.").new().
+		orElse("socket_path of [OpenSIPS] if it is there, else /run/kamailio/kamailio_rpc.sock"),
 }
 
 var radiusKeys = []key{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"example.org/mediaproxy/internal/hangup"
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/internal/wire/manage"
 )
@@ -65,6 +66,8 @@ type Config struct {
 	// acknowledged to its relay after it returned nil; an error makes the relay
 	// repeat it. It may block: it holds up no set-up. May be nil.
 	Finished func(report.Session) error
+	// Hangup ends the dialogs of calls whose media is over. May be nil.
+	Hangup *hangup.Hangup
 
 	Now func() time.Time // default time.Now
 }

@@ -59,6 +59,7 @@ type Dispatcher struct {
 	registry       *registry
 	reader         *reader
 	records        *records
+	hungUp         *records // whose dialogs the SIP proxy was asked to end
 	modules        moduleConns
 	managerConns   moduleConns
 	count          counters
@@ -78,7 +79,7 @@ func New(cfg Config, log *slog.Logger) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg, log: log, instance: newRecordID(), started: cfg.Now(), relayTLS: withLink2(cfg.RelayTLS),
 		ready: make(chan struct{}), stopping: make(chan struct{}),
-		calls: newCallTable(), registry: newRegistry(), reader: newReader(), records: newRecords(keptRecords),
+		calls: newCallTable(), registry: newRegistry(), reader: newReader(), records: newRecords(keptRecords), hungUp: newRecords(keptRecords),
 	}
 	d.modules.open, d.managerConns.open = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
 	d.lastVerifyPass = d.started

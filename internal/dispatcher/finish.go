@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"sync"
 
+	"example.org/mediaproxy/internal/hangup"
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/internal/wire/relaylink"
 )
@@ -158,6 +159,17 @@ func (l *link) expired(s report.Session) {
 		l.log.Debug("report of a call that is not known, or no longer", "call_id", s.CallID, "record", s.RecordID)
 	}
 	l.queue(finished{session: s})
+	d.hangUp(s)
+}
+
+// hangUp has the SIP proxy end the dialog of a call that ended without it. One that was
+// not answered yet is left to its parties: ringing may last, and proxies cannot end it.
+func (d *Dispatcher) hangUp(s report.Session) {
+	if d.cfg.Hangup == nil || !awaitsRemove(s) || s.ToTag == nil || *s.ToTag == "" || d.hungUp.claim(s.RecordID) != recordNew {
+		return
+	}
+	d.hungUp.done(s.RecordID)
+	d.cfg.Hangup.End(hangup.Dialog{CallID: s.CallID, FromTag: s.FromTag, ToTag: *s.ToTag, ID: s.DialogID})
 }
 
 func (l *link) queue(f finished) {

@@ -14,6 +14,7 @@ import (
 	"example.org/mediaproxy/cmd/mediaproxy/version"
 	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/dispatcher"
+	"example.org/mediaproxy/internal/hangup"
 	"example.org/mediaproxy/internal/pki"
 	"example.org/mediaproxy/internal/wire/manage"
 )
@@ -62,6 +63,13 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 	if err != nil {
 		return room{}, nil, err
 	}
+	hang := hangup.New(hangup.Config{
+		Dialect: hangup.Dialect(h.cfg.Hangup.Dialect),
+		Sockets: h.cfg.ProxySockets(),
+		Local:   filepath.Join(h.runtimeDir, hangupSocket),
+		GID:     gid,
+		Group:   group,
+	}, h.log)
 	d, err := dispatcher.New(dispatcher.Config{
 		Version:          version.Version,
 		SocketPath:       h.socketPath(),
@@ -82,6 +90,7 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		CleanupExpiredSessionsAfter: exactly(c.CleanupExpiredSessionsAfter),
 
 		Selector: selector(c), // no Finished yet: the dispatcher's log is all that is kept of a call
+		Hangup:   hang,
 	}, h.log)
 	if err != nil {
 		return room{}, nil, err
@@ -96,8 +105,12 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 			h.log.Warn("HUP does nothing to the dispatcher in this version: restart it to have a changed configuration read")
 		},
 		alive: func() { d.Stats() },
+		close: hang.Close,
 	}, d, nil
 }
+
+// hangupSocket is what the SIP proxy answers to; the original's name.
+const hangupSocket = "opensips.sock"
 
 // socketPath is where the SIP proxy asks.
 func (h *host) socketPath() string {
