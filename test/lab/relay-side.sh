@@ -21,6 +21,9 @@ listen_management = 127.0.0.1:$LAB_MANAGEMENT_PORT
 log_level = DEBUG
 state_dir = $work/state-dispatcher
 
+[Hangup]
+socket_path = $LAB_RPC_SOCKET
+
 [TLS]
 certs_path = $certs
 INI

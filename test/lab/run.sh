@@ -11,9 +11,9 @@
 #   -k                  keep the work folder and say where it is
 #   -v                  show the SIP messages of every call
 #
-# One line for each scenario: PASS, FAIL(why), SKIP (does not exist in this mode) or LATER
-# (known not to work yet); before it AGAIN(why), when a call failed while the machine stood
-# still and is made once more. Exit code 0: no FAIL. 1: at least one. 2: the lab is broken.
+# One line for each scenario: PASS, FAIL(why) or SKIP (does not exist in this mode); before
+# it AGAIN(why), when a call failed while the machine stood still and is made once more.
+# Exit code 0: no FAIL. 1: at least one. 2: the lab is broken.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -34,9 +34,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${LAB_CALL_LIMIT:=25}"             # s that one call may take
 : "${LAB_RELAY_CMD:=}"                # what serves the module; empty: the program in bin/
 : "${LAB_BIN:=$here/../../bin/mediaproxy}"
-# Ending dialogs on the SIP proxy is not built yet, so a call without media is expired by
-# the relay but not hung up. Scenarios listed here are run; when they fail they are LATER.
-: "${LAB_EXPECT_LATER=media-timeout}"
 
 # shellcheck source=test/lab/net.sh
 . "$here/net.sh"
@@ -143,7 +140,7 @@ agent() {
 	local scenario=$1 who=$2 ip=$3 ns=$4 port=$5 media=$6 control=$7
 	shift 7
 	(cd "$d" && within "$ns" sipp "$@" -sf "$scenario.$who.xml" -i "$(uri_ip "$ip")" -p "$port" -mi "$(uri_ip "$ip")" -mp "$media" \
-		-ci 127.0.0.1 -cp "$control" -key rtp "$media" -key rtcp $((media + 1)) -m 1 -nostdin -timeout "$limit" -timeout_error \
+		-ci 127.0.0.1 -cp "$control" -key rtp "$media" -key rtcp $((media + 1)) -m 1 -nostdin -timeout "$LAB_CALL_LIMIT" -timeout_error \
 		-trace_err -error_file "$who.err" >"$who.out" 2>&1 9>&-) &
 	pids="$pids $!"
 }
@@ -153,7 +150,7 @@ start_relay_side() {
 	local cmd=${LAB_RELAY_CMD:-'"$LAB_HERE/relay-side.sh"'} idle=""
 	[ "$1" = media-timeout ] && idle=$LAB_MEDIA_TIMEOUT
 	export LAB_HERE=$here LAB_BIN LAB_WORK=$d LAB_SHARED=$work LAB_READY=$d/ready LAB_MODE=$mode \
-		LAB_MP_SOCKET_PATH=$mp LAB_RELAY_IP=$PROXY_IP LAB_RELAY_PORTS LAB_LINK_PORT LAB_MANAGEMENT_PORT LAB_IDLE_TIMEOUT=$idle LAB_FAST_PATH=$fast
+		LAB_MP_SOCKET_PATH=$mp LAB_RPC_SOCKET=$d/rpc.sock LAB_RELAY_IP=$PROXY_IP LAB_RELAY_PORTS LAB_LINK_PORT LAB_MANAGEMENT_PORT LAB_IDLE_TIMEOUT=$idle LAB_FAST_PATH=$fast
 	[ -n "$LAB_RELAY_CMD" ] && : >"$d/ready"
 	(within "$PROXY_NS" bash -c "exec $cmd") >"$d/relay-side.log" 2>&1 9>&- &
 	relay=$!
@@ -249,9 +246,9 @@ call() {
 	local byes
 	byes=$(grep -c 'lab: local BYE' "$d/kamailio.log")
 	case $s in media-timeout | end-dialog) [ "$byes" = 2 ] || why="$why proxy-byes=$byes" ;; esac
-	# What the program does of media-timeout already: the relay gives the call up and says so.
 	if [ "$s" = media-timeout ] && [ -z "$LAB_RELAY_CMD" ]; then
 		grep -q 'msg="call over".* reason=timeout ' "$d/dispatcher.log" || why="not-expired $why"
+		grep -q 'msg="dialog ended by the SIP proxy"' "$d/dispatcher.log" || why="not-hung-up $why"
 	fi
 	grep -q 'did timeout waiting for an answer' "$d/kamailio.log" && why="$why module-timeout"
 	grep -q 'ERROR: mediaproxy' "$d/kamailio.log" && why="$why module-errors"
@@ -276,12 +273,7 @@ stood_still() {
 	[ -n "$ms" ] && [ "$ms" -gt "$LAB_STALL_LIMIT" ]
 }
 
-# LATER is for what is not built, not for what broke.
-later_is_all() {
-	case $1 in *setup* | *not-expired* | *module-* | *media* | *relay-side* | *kernel* | *moved* | *pins*) return 1 ;; esac
-}
-
-later=0 failed=0 count=0
+failed=0 count=0
 for s in $names; do
 	count=$((count + 1))
 	tag="$s mode=$mode net=$net family=$family"
@@ -291,8 +283,6 @@ for s in $names; do
 	case $family-$s in
 	6-hold-zero) echo "SKIP $tag: holding with the address 0.0.0.0 is an IPv4 custom"; continue ;;
 	esac
-	expected_later=0 limit=$LAB_CALL_LIMIT
-	case " $LAB_EXPECT_LATER " in *" $s "*) expected_later=1 limit=7 ;; esac
 	d=$work/$s
 	for try in 1 2 3; do
 		why="" figures=""
@@ -301,20 +291,17 @@ for s in $names; do
 		call "$s"
 		stop_all
 		why=$(echo $why)
-		[ -n "$why" ] && [ $expected_later = 0 ] && [ $try -lt 3 ] && stood_still || break
+		[ -n "$why" ] && [ $try -lt 3 ] && stood_still || break
 		echo "AGAIN($why) $tag $figures"
 	done
 	[ $verbose = 0 ] || cat "$d/ladder.txt"
 	if [ -z "$why" ]; then
 		echo "PASS $tag $figures"
-	elif [ $expected_later = 1 ] && later_is_all "$why"; then
-		later=$((later + 1))
-		echo "LATER($why) $tag $figures"
 	else
 		failed=$((failed + 1))
 		tell_why >&2
 		echo "FAIL($why) $tag $figures"
 	fi
 done
-[ $count = 1 ] || echo "TOTAL mode=$mode net=$net family=$family$([ $later = 0 ] || echo " later=$later") scenarios=$count failed=$failed"
+[ $count = 1 ] || echo "TOTAL mode=$mode net=$net family=$family scenarios=$count failed=$failed"
 [ $failed = 0 ]
