@@ -113,10 +113,16 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 		return room{}, errors.Join(err, leave())
 	}
 	h.log.Info("relay starts", "name", name, "addresses", ips, "packets_moved_in", engine.Mover(), "fast_path", c.FastPath)
-	keep := c.OnStop == "keep" && kept.Log != nil
+	running := h.underSignals(r, c.OnStop == "keep" && kept.Log != nil)
+	running.run = h.watched(store, func(context.Context) error { return r.Run(context.Background()) })
+	running.alive, running.close = func() { calls.Len() }, leave
+	return running, nil
+}
+
+// underSignals says what signals do to a relay; keep: its calls are the next process's.
+func (h *host) underSignals(r *relay.Relay, keep bool) room {
 	return room{
 		name:  "relay",
-		run:   h.watched(store, func(context.Context) error { return r.Run(context.Background()) }),
 		stop:  func() { r.Stop(!keep) },
 		hurry: func() { r.Stop(true) }, // ends the calls, or waits for nothing any more
 		hup: func() {
@@ -125,9 +131,7 @@ func (h *host) relayRoom(store *pki.Store, ips []netip.Addr, dispatchers []strin
 				h.log.Warn("systemd does not know that this program drains", "error", err)
 			}
 		},
-		alive: func() { calls.Len() },
-		close: leave,
-	}, nil
+	}
 }
 
 // tableConfig says where the flow table may live.
