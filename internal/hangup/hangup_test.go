@@ -243,6 +243,26 @@ func TestKamailioHasNoSuchDialog(t *testing.T) {
 	p.wasAsked(t, `dlg.end_dlg[3054,-4779]`, `dlg.terminate_dlg["c1","f","t"]`)
 }
 
+// To a UDP port anybody may write: only the proxy's answers count.
+func TestAnswersOfOthers(t *testing.T) {
+	other, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	var u *under
+	p := listen(t, "127.0.0.1:0", func(string, string) string {
+		u.line.mu.Lock()
+		port := u.line.conn.LocalAddr().(*net.UDPAddr).Port
+		u.line.mu.Unlock()
+		other.WriteTo([]byte("500 of a stranger"), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+		return yes
+	})
+	u = start(t, Config{Sockets: []string{p.path}, Tries: 1})
+	u.End(fromOpenSIPS)
+	u.until(t, Stats{Ended: 1})
+}
+
 // A proxy that is started late ends the dialog late.
 func TestProxyComesBack(t *testing.T) {
 	path := socketPath(t)

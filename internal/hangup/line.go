@@ -31,6 +31,7 @@ type line struct {
 	mu      sync.Mutex // guards what follows
 	conn    net.PacketConn
 	network string // of conn
+	peer    string // to whom the latest command went
 	pending map[string]chan mi.Reply
 	reading sync.WaitGroup
 }
@@ -50,7 +51,7 @@ func (l *line) ask(ctx context.Context, method string, params []any) (mi.Reply, 
 	if err != nil {
 		return mi.Reply{}, err
 	}
-	conn, answer, err := l.expect(to.Network(), id)
+	conn, answer, err := l.expect(to, id)
 	if err != nil {
 		return mi.Reply{}, err
 	}
@@ -85,9 +86,11 @@ func (l *line) proxy() (net.Addr, error) {
 }
 
 // expect opens our socket unless it is open, and notes who waits for which answer.
-func (l *line) expect(network, id string) (net.PacketConn, <-chan mi.Reply, error) {
+func (l *line) expect(to net.Addr, id string) (net.PacketConn, <-chan mi.Reply, error) {
+	network := to.Network()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.peer = to.String()
 	if l.conn != nil && l.network != network {
 		l.conn.Close() // the proxy is elsewhere now
 		l.conn = nil
@@ -137,12 +140,15 @@ func (l *line) forget(id string) {
 func (l *line) read(conn net.PacketConn) {
 	b := make([]byte, largestReply)
 	for {
-		n, _, err := conn.ReadFrom(b)
+		n, from, err := conn.ReadFrom(b)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			continue // ICMP: nobody is there, which whoever waits will find
+		}
+		if !l.trusted(from) {
+			continue
 		}
 		reply, err := mi.Parse(b[:n])
 		if err != nil {
@@ -151,6 +157,14 @@ func (l *line) read(conn net.PacketConn) {
 		}
 		l.deliver(reply)
 	}
+}
+
+// trusted says whether a datagram may be an answer. Who may write to our UNIX socket is a
+// matter of its mode; to a UDP port anybody may.
+func (l *line) trusted(from net.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.network != "udp" || from.String() == l.peer
 }
 
 // deliver matches an answer by its id; one without can only be meant for the one who
