@@ -250,15 +250,17 @@ func TestAnswersOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	var u *under
+	started := make(chan *under, 1)
 	p := listen(t, "127.0.0.1:0", func(string, string) string {
+		u := <-started
 		u.line.mu.Lock()
 		port := u.line.conn.LocalAddr().(*net.UDPAddr).Port
 		u.line.mu.Unlock()
 		other.WriteTo([]byte("500 of a stranger"), &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 		return yes
 	})
-	u = start(t, Config{Sockets: []string{p.path}, Tries: 1})
+	u := start(t, Config{Sockets: []string{p.path}, Tries: 1})
+	started <- u
 	u.End(fromOpenSIPS)
 	u.until(t, Stats{Ended: 1})
 }
