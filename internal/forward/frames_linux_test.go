@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -241,6 +242,57 @@ func TestSprayedPort(t *testing.T) {
 		if most := uint64(took/strangerGap) + uint64(took/knownGap) + 2; raised > most || raised < 2 {
 			t.Errorf("%d of %d went up in %v, want at most %d", raised, frames, took, most)
 		}
+	}
+}
+
+// Who sprays all ports has no more of user space than who sprays one; those of calls that
+// are not decided yet, and addresses that a call knows, are heard all the same.
+func TestSprayedTable(t *testing.T) {
+	w := newWorld(t, false)
+	var decided, open []*modelPort
+	for _, p := range w.list {
+		switch p.name {
+		case "decided":
+			decided = append(decided, p)
+		case "open":
+			open = append(open, p)
+		}
+		w.write(p)
+	}
+	if len(decided) < 4 || len(open) < 2 {
+		t.Fatalf("%d decided ports and %d open ones", len(decided), len(open))
+	}
+	const gap = 200 * time.Millisecond
+	w.k.global.strangerGap, w.k.global.knownGap, w.k.global.crowdGap = 0, 0, uint64(gap)
+	spray := func(p *modelPort, source netip.Addr) bool {
+		t.Helper()
+		w.k.global.heartbeat.Store(uint64(coarse()))
+		action, _, err := w.run(build(netip.AddrPortFrom(source, 999), p.local, rtpPacket(1, 7), options{hops: 64}), 0)
+		if err != nil || action != passed && action != dropped {
+			t.Fatalf("verdict %d, %v", action, err)
+		}
+		return action == passed
+	}
+	began, raised, frames := coarse(), 0, 0
+	for coarse()-began < 5*gap {
+		for _, p := range decided {
+			frames++
+			if spray(p, stranger(p.local.Addr(), 9)) {
+				raised++
+			}
+			if !spray(p, p.known[0]) {
+				t.Fatalf("an address that the call of %v knows is not heard", p.local)
+			}
+		}
+		for _, p := range open {
+			if !spray(p, stranger(p.local.Addr(), 9)) {
+				t.Fatalf("nobody is heard at %v, which is not decided", p.local)
+			}
+		}
+	}
+	most := (int((coarse()-began)/gap) + 1) * runtime.NumCPU()
+	if raised < 1 || raised > most {
+		t.Errorf("%d of %d packets of strangers went up in %v, want at most %d", raised, frames, coarse()-began, most)
 	}
 }
 

@@ -126,13 +126,14 @@ type globals struct {
 	lease       atomic.Uint64
 	strangerGap uint64
 	knownGap    uint64
-	_           [3]uint64
+	crowdGap    uint64
+	_           [2]uint64
 	locals      [maxLocals]local
 }
 
 // kernelCounts are those of one processor.
 type kernelCounts struct {
-	Packets, Bytes, Refused, Resting, Raised, Orphaned, Neigh, Reserved uint64
+	Packets, Bytes, Refused, Resting, Raised, Orphaned, Neigh, NextStranger uint64
 }
 
 const (

@@ -274,8 +274,12 @@ static __always_inline int same_stream(struct packet *p, void *end)
 	return p->flow->has_rtp && is_rtp(p, end) && ntohl(*(__u32 *)(p->payload + 8)) == p->flow->ssrc;
 }
 
+// early says whether a turn has not come yet; one in the far future is of a clock that
+// began anew since.
+static __always_inline int early(__u64 turn, __u64 now) { return now < turn && turn - now < 1000000000; }
+
 // raise lets a datagram of nobody's flow go up to user space, unless its port had
-// one a moment ago. The party's known addresses and its stream have a turn of their
+// one a moment ago, or all decided ports together. The party's known addresses and its stream have a turn of their
 // own, so that a phone that moved is heard behind a sprayer.
 static __always_inline int raise(struct globals *g, struct packet *p, struct counts *c, __u64 now, __u32 state, void *end)
 {
@@ -293,13 +297,15 @@ static __always_inline int raise(struct globals *g, struct packet *p, struct cou
 		goto up; // user space moves this party's media
 	known |= same_stream(p, end);
 	__u64 *next = known ? own(&s->next_known) : own(&s->next_stranger);
-	__u64 at = *next;
-	if (now < at && at - now < 1000000000) { // else the clock began anew
+	int crowd = !known && state == port_decided;
+	if (early(*next, now) || (crowd && early(*own(&c->next_stranger), now))) {
 		__sync_fetch_and_add(&p->flow->refused, 1);
 		++*own(&c->refused);
 		return drop;
 	}
 	*next = now + (known ? *own(&g->known_gap) : *own(&g->stranger_gap));
+	if (crowd)
+		*own(&c->next_stranger) = now + *own(&g->crowd_gap);
 up:
 	++*own(&c->raised);
 	return pass;

@@ -91,7 +91,8 @@ struct globals {
 	__u64 lease;	 // flows end when the relay was silent for so long
 	__u64 stranger_gap; // between datagrams of strangers that go up, of one port
 	__u64 known_gap;
-	__u64 reserved[3];
+	__u64 crowd_gap; // the same for strangers at decided ports, of all ports and each processor
+	__u64 reserved[2];
 	struct local locals[max_locals];
 };
 
@@ -104,5 +105,5 @@ struct counts {
 	__u64 raised;	// passed up to user space
 	__u64 orphaned; // not moved because the lease is over
 	__u64 neigh;	// of packets: with the kernel's own search for the next hop
-	__u64 reserved;
+	__u64 next_stranger; // when one more stranger may go up from a decided port here; no count
 };
