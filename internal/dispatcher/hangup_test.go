@@ -74,16 +74,19 @@ func (a *answering) Write(b []byte) (int, error) { return a.conn.WriteToUnix(b, 
 
 // The dialog of a call without media is ended, once, and not that of any other call.
 func TestHangup(t *testing.T) {
-	var u *under
+	started := make(chan *under, 1)
 	var mu sync.Mutex
 	answers := map[string]string{}
 	p, h := startSIPProxy(t, func(dialog string) {
+		u := <-started
+		started <- u
 		got := u.module().ask(remove("c"+dialog, "f", "t"))
 		mu.Lock()
 		defer mu.Unlock()
 		answers[dialog] = got
 	})
-	u = start(t, func(c *Config) { c.Hangup = h })
+	u := start(t, func(c *Config) { c.Hangup = h })
+	started <- u
 	r := u.relay("a")
 	m := u.module()
 	finish := func(dialog, reason string, edit func(*report.Session)) {
