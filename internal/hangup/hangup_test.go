@@ -14,7 +14,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // proxy is the end of a SIP proxy: it notes what it is asked and answers as told.
 type proxy struct {
