@@ -1,0 +1,93 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	firstPause    = time.Second
+	longestPause  = 5 * time.Minute  // of one record
+	longestBreath = 30 * time.Second // between records of a receiver that seems to be away
+	atHand        = 64               // records that a receiver has at once
+)
+
+// Receive gives a receiver its records, one after the other, the oldest first, until ctx
+// ends. A record for which handle returned nil is gone. One that failed comes again, later
+// each time; when several fail in a row there is a pause as well, because the receiver is
+// probably away. A process that dies while it handles a record finds it again.
+func (o *Outbox) Receive(ctx context.Context, receiver string, handle func(context.Context, Record) error) error {
+	consumer, err := o.js.CreateOrUpdateConsumer(ctx, streamName, jetstream.ConsumerConfig{
+		Durable: receiver, FilterSubject: subject + receiver, AckPolicy: jetstream.AckExplicitPolicy,
+		AckWait: o.cfg.Handle + 10*time.Second, MaxAckPending: atHand, MaxDeliver: -1,
+	})
+	if err != nil {
+		return fmt.Errorf("receive for %s: %w", receiver, err)
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(1)) // so that none waits here for another
+	if err != nil {
+		return fmt.Errorf("receive for %s: %w", receiver, err)
+	}
+	defer messages.Stop()
+	stop := context.AfterFunc(ctx, messages.Stop)
+	defer stop()
+	failures := 0
+	for {
+		m, err := messages.Next()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
+			return fmt.Errorf("receive for %s: %w", receiver, err)
+		case err != nil: // the server is busy; it says so and goes on
+			o.log.Debug("the outbox gave nothing", "receiver", receiver, "error", err)
+			continue
+		}
+		if o.one(ctx, receiver, m, handle) {
+			failures = 0
+			continue
+		}
+		failures++
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(pause(failures), longestBreath)):
+		}
+	}
+}
+
+// one has one record handled, and says whether it was.
+func (o *Outbox) one(ctx context.Context, receiver string, m jetstream.Msg, handle func(context.Context, Record) error) bool {
+	r := Record{ID: m.Headers().Get(headerID), Data: m.Data(), Tries: 1}
+	if meta, err := m.Metadata(); err == nil {
+		r.Added, r.Tries = meta.Timestamp, int(meta.NumDelivered)
+	}
+	limited, cancel := context.WithTimeout(ctx, o.cfg.Handle)
+	defer cancel()
+	if err := handle(limited, r); err != nil {
+		if ctx.Err() == nil {
+			o.log.Warn("record not stored, it is tried again", "receiver", receiver, "record", r.ID, "tries", r.Tries, "again_after", pause(r.Tries), "error", err)
+		}
+		_ = m.NakWithDelay(pause(r.Tries)) // else it comes again when the time of its handler is over
+		return false
+	}
+	if err := m.DoubleAck(limited); err != nil {
+		o.log.Debug("a record that was handled comes again", "receiver", receiver, "record", r.ID, "error", err)
+	}
+	return true
+}
+
+// pause after so many failures.
+func pause(failures int) time.Duration {
+	d := firstPause
+	for range failures - 1 {
+		if d *= 2; d >= longestPause {
+			return longestPause
+		}
+	}
+	return d
+}
