@@ -30,6 +30,7 @@ type Config struct {
 	Hangup     Hangup
 	Radius     Radius
 	Database   Database
+	Webhook    Webhook
 
 	origins map[settingName]Origin
 }
@@ -134,6 +135,9 @@ type Database struct {
 	URI                                                                 string
 	SessionsTable, CallIDColumn, FromTagColumn, ToTagColumn, InfoColumn string
 }
+
+// Webhook is the [Webhook] section.
+type Webhook struct{ URL, Token string }
 
 type settingName struct{ section, key string }
 

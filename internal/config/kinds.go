@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"unicode"
@@ -133,6 +134,28 @@ var words = kind[[]string]{
 	word:  "list of words",
 	parse: func(s string) ([]string, error) { return splitList(s), nil },
 	print: func(list []string) string { return strings.Join(list, ", ") },
+}
+
+// backends is the list of where finished calls go.
+var backends = kind[[]string]{
+	word: "list of back-ends",
+	parse: func(s string) ([]string, error) {
+		return listOf(s, choice("webhook", "database", "radius").parse)
+	},
+	print: words.print,
+}
+
+// httpURL is where something is posted.
+var httpURL = kind[string]{
+	word: "http:// or https:// URL",
+	parse: func(s string) (string, error) {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return "", errors.New("want http://HOST/PATH or https://HOST/PATH")
+		}
+		return oneLine(s)
+	},
+	print: path.print,
 }
 
 // splitList cuts at commas and white space; empty pieces are left out.

@@ -27,6 +27,7 @@ var sections = []sectionSpec{
 		help: "How the dispatcher asks the SIP proxy to end the dialog of a call whose media stopped."},
 	{name: "Radius", roles: RoleDispatcher, keys: radiusKeys, help: "RADIUS accounting."},
 	{name: "Database", roles: RoleDispatcher, keys: databaseKeys, help: "Accounting in an SQL database."},
+	{name: "Webhook", roles: RoleDispatcher, keys: webhookKeys, help: "Accounting by HTTP: each finished call is posted as JSON."},
 	{name: "ThorNetwork", roles: RoleBoth, keys: thorKeys, help: "SIP Thor networks of the original."},
 }
 
@@ -62,8 +63,8 @@ var dispatcherKeys = append([]key{
 		"When the calls of a relay that is gone are forgotten."),
 	setting("cleanup_expired_sessions_after", "86400", seconds(0), func(c *Config) *time.Duration { return &c.Dispatcher.CleanupExpiredSessionsAfter },
 		"When an expired call is forgotten that the SIP proxy never removed."),
-	setting("accounting", "", words, func(c *Config) *[]string { return &c.Dispatcher.Accounting },
-		"Where finished calls are stored: database, radius or both.").without("accounting is not part of this version"),
+	setting("accounting", "", backends, func(c *Config) *[]string { return &c.Dispatcher.Accounting },
+		"Where finished calls are stored: webhook. Those of the original, database and radius, are not part of this version: they are named here without effect."),
 }, programKeys(func(c *Config) *Program { return &c.Dispatcher.Program })...)
 
 var relayKeys = append([]key{
@@ -175,6 +176,13 @@ var databaseKeys = []key{
 		"Column of the To tag.").without("accounting is not part of this version"),
 	setting("info_column", "info", name, func(c *Config) *string { return &c.Database.InfoColumn },
 		"Column of the session document.").without("accounting is not part of this version"),
+}
+
+var webhookKeys = []key{
+	setting("url", "", httpURL, func(c *Config) *string { return &c.Webhook.URL },
+		"Where each finished call is posted, for accounting = webhook. Any status from 200 to 299 means that it is stored; everything else is tried again.").new(),
+	setting("token", "", text, func(c *Config) *string { return &c.Webhook.Token },
+		"Sent as bearer token. Write %% for a percent sign.").new().hidden(),
 }
 
 var thorKeys = []key{

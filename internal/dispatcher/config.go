@@ -66,6 +66,8 @@ type Config struct {
 	// acknowledged to its relay after it returned nil; an error makes the relay
 	// repeat it. It may block: it holds up no set-up. May be nil.
 	Finished func(report.Session) error
+	// Accounting tells how those do that store finished calls. May be nil.
+	Accounting func() ([]report.Backend, error)
 	// Hangup ends the dialogs of calls whose media is over. May be nil.
 	Hangup *hangup.Hangup
 

@@ -60,8 +60,8 @@ func TestExpired(t *testing.T) {
 			if s.Reason != tt.reason || s.DialogID != tt.dialog || s.RecordID == "" || s.Relay != "127.0.0.1" {
 				t.Errorf("record %+v", s)
 			}
-			if TimedOut(s) != (tt.reason == report.ReasonTimeout || tt.reason == report.ReasonShutdown) || AllStreamsICE(s) != (tt.reason == report.ReasonUnused) {
-				t.Errorf("timed out %v, all ICE %v", TimedOut(s), AllStreamsICE(s))
+			if s.TimedOut() != (tt.reason == report.ReasonTimeout || tt.reason == report.ReasonShutdown) || s.AllStreamsICE() != (tt.reason == report.ReasonUnused) {
+				t.Errorf("timed out %v, all ICE %v", s.TimedOut(), s.AllStreamsICE())
 			}
 			before := r.count(relaylink.Remove)
 			if got := m.ask(remove("c", "f", "t")); got != tt.after {

@@ -96,6 +96,8 @@ func (d *Dispatcher) documents(req manage.Request) (docs []json.RawMessage, err 
 		return encode([]struct {
 			Terminated int `json:"terminated"`
 		}{{n}})
+	case manage.Accounting:
+		return d.accounting()
 	case manage.Drain:
 		status, err := d.Drain(req.Relay, req.Cancel)
 		if err != nil {
@@ -106,6 +108,18 @@ func (d *Dispatcher) documents(req manage.Request) (docs []json.RawMessage, err 
 		}{{status}})
 	}
 	return nil, errUnknownCommand
+}
+
+// accounting is how those do that store finished calls.
+func (d *Dispatcher) accounting() ([]json.RawMessage, error) {
+	if d.cfg.Accounting == nil {
+		return nil, nil
+	}
+	list, err := d.cfg.Accounting()
+	if err != nil {
+		return nil, err
+	}
+	return encode(list)
 }
 
 // summaryDocs passes the relays' documents on as they wrote them; a relay that

@@ -2,16 +2,6 @@ package dispatcher
 
 import "example.org/mediaproxy/internal/report"
 
-// TimedOut says whether a finished call counts as timed out: nobody hung up.
-// A relay that was told to stop, or could not take a call over, ends calls the same way.
-func TimedOut(s report.Session) bool {
-	return s.Reason == report.ReasonTimeout || s.Reason == report.ReasonShutdown || s.Reason == report.ReasonNotRestored
-}
-
-// AllStreamsICE says whether ICE led all of a finished call's media around the
-// relay. Such a call may still be alive and must not be ended.
-func AllStreamsICE(s report.Session) bool { return s.Reason == report.ReasonUnused }
-
 // expiryReason finds out why a call expired on a relay that does not say.
 //
 // Only streams that were still live count: a rejected or closed stream next to

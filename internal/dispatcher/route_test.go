@@ -39,7 +39,7 @@ func TestCallOverBothProtocols(t *testing.T) {
 			}
 			eventually(t, "one record", func() bool { return len(u.records()) == 1 })
 			s := u.records()[0]
-			if s.CallID != "c1" || s.DialogID != "77" || s.Reason != report.ReasonRemoved || s.RecordID == "" || s.Relay != r.name || TimedOut(s) {
+			if s.CallID != "c1" || s.DialogID != "77" || s.Reason != report.ReasonRemoved || s.RecordID == "" || s.Relay != r.name || s.TimedOut() {
 				t.Errorf("record %+v", s)
 			}
 			if n := r.count(relaylink.Update); n != 4 {

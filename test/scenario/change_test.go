@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"example.org/mediaproxy/internal/dispatcher"
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/test/internal/site"
 )
@@ -164,7 +163,7 @@ func TestICE1(t *testing.T) {
 		}
 		s.relay.Elapse(240 * time.Second)
 		got := s.dispatcher.AwaitRecords(1)[0]
-		if dispatcher.TimedOut(got) || !dispatcher.AllStreamsICE(got) || got.Reason != report.ReasonUnused {
+		if got.TimedOut() || !got.AllStreamsICE() || got.Reason != report.ReasonUnused {
 			s.Fatalf("got reason %q, want one by which the call is not ended", got.Reason)
 		}
 		if len(got.Streams) != 1 || got.Streams[0].Status != report.StatusUnselectedICE || got.Streams[0].TimeoutWait != 90 {

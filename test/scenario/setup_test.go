@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"example.org/mediaproxy/internal/dispatcher"
 	"example.org/mediaproxy/internal/report"
 )
 
@@ -21,7 +20,7 @@ func TestSetup1(t *testing.T) {
 		}
 		s.relay.Elapse(6 * time.Second)
 		got := s.dispatcher.AwaitRecords(1)[0]
-		if got.StartTime != nil || got.Reason != report.ReasonUnanswered || dispatcher.TimedOut(got) {
+		if got.StartTime != nil || got.Reason != report.ReasonUnanswered || got.TimedOut() {
 			s.Fatalf("got %+v, want a call that was never answered", got)
 		}
 		s.gone()
@@ -86,7 +85,7 @@ func TestSetup3(t *testing.T) {
 		s.relay.Elapse(10 * time.Second)
 		got := s.dispatcher.AwaitRecords(1)[0]
 		wantAudio(c, got, report.ReasonTimeout, report.StatusIdle, 5, 95)
-		if !dispatcher.TimedOut(got) || got.Streams[0].TimeoutWait != 90 {
+		if !got.TimedOut() || got.Streams[0].TimeoutWait != 90 {
 			s.Fatalf("got %+v, want a time-out of 90 s", got)
 		}
 		s.gone()

@@ -61,6 +61,27 @@ func (t table) row(cells ...string) {
 	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }
 
+func printBackends(out io.Writer, docs []json.RawMessage) error {
+	backends, err := decode[report.Backend](docs)
+	if err != nil {
+		return err
+	}
+	t := newTable(out, "BACK-END", "WAITING", "OLDEST", "STORED", "FAILED TRIES", "LAST ERROR")
+	for _, b := range backends {
+		oldest, last := "", ""
+		if b.Waiting > 0 {
+			oldest = seconds(b.OldestAge)
+		}
+		if b.LastError != "" {
+			last = seconds(b.LastErrorAge) + " ago: " + b.LastError
+		}
+		t.row(b.Name, strconv.FormatUint(b.Waiting, 10), oldest, strconv.FormatUint(b.Stored, 10), strconv.FormatUint(b.Failed, 10), last)
+	}
+	return t.w.Flush()
+}
+
+func seconds(n float64) string { return (time.Duration(n) * time.Second).String() }
+
 func printRelays(out io.Writer, docs []json.RawMessage) error {
 	relays, err := decode[report.Relay](docs)
 	if err != nil {

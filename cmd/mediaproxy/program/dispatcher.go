@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -63,6 +64,10 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 	if err != nil {
 		return room{}, nil, err
 	}
+	books, err := h.openAccounting()
+	if err != nil {
+		return room{}, nil, err
+	}
 	hang := hangup.New(hangup.Config{
 		Dialect: hangup.Dialect(h.cfg.Hangup.Dialect),
 		Sockets: h.cfg.ProxySockets(),
@@ -89,11 +94,13 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		CleanupDeadRelaysAfter:      exactly(c.CleanupDeadRelaysAfter),
 		CleanupExpiredSessionsAfter: exactly(c.CleanupExpiredSessionsAfter),
 
-		Selector: selector(c), // no Finished yet: the dispatcher's log is all that is kept of a call
-		Hangup:   hang,
+		Selector:   selector(c),
+		Finished:   books.finished,
+		Accounting: books.status,
+		Hangup:     hang,
 	}, h.log)
 	if err != nil {
-		return room{}, nil, err
+		return room{}, nil, errors.Join(err, books.close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	return room{
@@ -105,7 +112,7 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 			h.log.Warn("HUP does nothing to the dispatcher in this version: restart it to have a changed configuration read")
 		},
 		alive: func() { d.Stats() },
-		close: hang.Close,
+		close: func() error { return errors.Join(hang.Close(), books.close()) },
 	}, d, nil
 }
 

@@ -234,6 +234,10 @@ func TestUp(t *testing.T) {
 	if code := ctl.exit(t); code != 0 || !strings.Contains(ctl.stdout(), `"127.0.0.1"`) {
 		t.Errorf("ctl summary: exit code %d, %q", code, ctl.stdout())
 	}
+	ctl = start(t, nil, "mediaproxy", "ctl", "--runtime-dir", s.run, "accounting")
+	if code := ctl.exit(t); code != 3 || !strings.Contains(ctl.stderr(), "names no back-end") {
+		t.Errorf("ctl accounting: exit code %d, %q", code, ctl.stderr())
+	}
 	info, err := os.Stat(socket)
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("socket: %v, %v; want mode 0660", info, err)

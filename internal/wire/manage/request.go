@@ -43,8 +43,10 @@ const (
 	Explain   Verb = "explain"   // explain CALLID
 	Terminate Verb = "terminate" // terminate CALLID
 	Drain     Verb = "drain"     // drain RELAY [cancel]
-	Version   Verb = "version"
-	Quit      Verb = "quit" // also exit
+	// Accounting asks how the back-ends do that store finished calls.
+	Accounting Verb = "accounting"
+	Version    Verb = "version"
+	Quit       Verb = "quit" // also exit
 )
 
 // Request is one command.
@@ -84,7 +86,7 @@ func ParseRequest(line []byte) (Request, error) {
 	case "exit":
 		req.Verb = Quit
 		fallthrough
-	case Summary, Version, Quit:
+	case Summary, Accounting, Version, Quit:
 		if len(args) > 0 {
 			return Request{}, ErrUnknown
 		}

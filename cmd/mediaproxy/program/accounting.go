@@ -1,0 +1,74 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"example.org/mediaproxy/internal/accounting"
+	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/state"
+)
+
+// books are where the dispatcher's finished calls go. Without back-ends they go to its log
+// alone.
+type books struct {
+	outbox     *state.Outbox
+	accounting *accounting.Accounting
+}
+
+// later are back-ends of the original that are not here yet.
+var later = []string{"database", "radius"}
+
+func (h *host) openAccounting() (b books, err error) {
+	var names []string
+	for _, name := range h.cfg.Dispatcher.Accounting {
+		if slices.Contains(later, name) {
+			h.log.Warn("finished calls are not stored by "+name, "reason", "it is not part of this version")
+			continue
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return b, nil
+	}
+	backends, err := accounting.Open(names, h.cfg, h.log)
+	if err != nil {
+		return b, err
+	}
+	dir := filepath.Join(h.stateDir, "outbox")
+	if b.outbox, err = state.Open(state.Config{Dir: dir}, h.log); err != nil {
+		return b, fmt.Errorf("%w (state_dir in section [Dispatcher] names a folder that this user may write to)", err)
+	}
+	b.accounting = accounting.New(backends, b.outbox, h.log)
+	return b, nil
+}
+
+func (b books) finished(s report.Session) error {
+	if b.accounting == nil {
+		return nil
+	}
+	return b.accounting.Finished(s)
+}
+
+// statusTime bounds looking at the queues.
+const statusTime = 5 * time.Second
+
+func (b books) status() ([]report.Backend, error) {
+	if b.accounting == nil {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statusTime)
+	defer cancel()
+	return b.accounting.Status(ctx)
+}
+
+func (b books) close() error {
+	if b.accounting == nil {
+		return nil
+	}
+	return errors.Join(b.accounting.Close(), b.outbox.Close())
+}
