@@ -14,10 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/internal/state"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // hook is a web server that notes what is posted to it.
 type hook struct {
