@@ -109,14 +109,14 @@ func openSteered(cfg Config, tc, classic bool, log *slog.Logger) (Table, error) 
 		k.abandon()
 		return nil, err
 	}
+	// The lookup first: where it is refused, no device was touched in vain. The kernel drops
+	// a packet or two when a device gets its first clsact filter.
 	err = k.start(func(h *hooks) error {
 		h.classic = classic
-		if tc {
-			if err := h.attachIngress(); err != nil {
-				return err
-			}
+		if err := h.attachLookup(); err != nil || !tc {
+			return err
 		}
-		return h.attachLookup()
+		return h.attachIngress()
 	})
 	if err != nil {
 		t.abandon()
