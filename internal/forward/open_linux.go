@@ -109,14 +109,23 @@ func openSteered(cfg Config, tc, classic bool, log *slog.Logger) (Table, error) 
 		k.abandon()
 		return nil, err
 	}
-	// The lookup first: where it is refused, no device was touched in vain. The kernel drops
-	// a packet or two when a device gets its first clsact filter.
 	err = k.start(func(h *hooks) error {
 		h.classic = classic
-		if err := h.attachLookup(); err != nil || !tc {
-			return err
+		steps := []func() error{h.attachIngress, h.attachLookup}
+		switch {
+		case !tc:
+			steps = steps[1:]
+		case classic:
+			// The kernel drops a packet or two when a device gets its first clsact filter: not
+			// in vain, if it is the lookup that is refused.
+			slices.Reverse(steps)
 		}
-		return h.attachIngress()
+		for _, step := range steps {
+			if err := step(); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		t.abandon()

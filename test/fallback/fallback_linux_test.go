@@ -141,8 +141,8 @@ var circumstances = []circumstance{
 		notKernel: "attach to up0: tcx is refused by MEDIAPROXY_REFUSE: not supported",
 		refusals: []string{
 			"level=INFO|moved by tcx and sk_lookup|reason=\"attach to up0: tcx|" + noKernel,
-			"level=INFO|moved by clsact and sk_lookup|reason=\"attach to up0: clsact|" + noKernel,
-			"level=INFO|moved by sk_lookup, in user space|reason=\"attach to the socket lookup: |" + noKernel,
+			"level=INFO|moved by clsact and sk_lookup|reason=\"attach to the socket lookup: |" + noKernel,
+			"level=INFO|moved by clsact and a socket for each port|reason=\"attach to up0: clsact|" + noKernel,
 		},
 	},
 }
