@@ -116,7 +116,8 @@ func openSteered(cfg Config, tc, classic bool, log *slog.Logger) (Table, error) 
 		case !tc:
 			steps = steps[1:]
 		case classic:
-			// The kernel drops a packet or two when a device gets its first clsact filter: not
+			// The kernel drops what a device sends for some milliseconds while it gets its first
+			// clsact qdisc (dev_deactivate): not
 			// in vain, if it is the lookup that is refused.
 			slices.Reverse(steps)
 		}
