@@ -117,8 +117,7 @@ func openSteered(cfg Config, tc, classic bool, log *slog.Logger) (Table, error) 
 			steps = steps[1:]
 		case classic:
 			// The kernel drops what a device sends for some milliseconds while it gets its first
-			// clsact qdisc (dev_deactivate): not
-			// in vain, if it is the lookup that is refused.
+			// clsact qdisc (dev_deactivate): not in vain, if it is the lookup that is refused.
 			slices.Reverse(steps)
 		}
 		for _, step := range steps {
