@@ -205,6 +205,18 @@ func TestBugOfABackend(t *testing.T) {
 	}
 }
 
+// What an operator reads shows no password.
+func TestPasswordOfTheURL(t *testing.T) {
+	h := newHook(t)
+	h.answers(http.StatusForbidden)
+	for _, url := range []string{strings.Replace(h.URL, "//", "//user:topsecret@", 1), "http://user:topsecret@127.0.0.1:1/"} {
+		err := backend(t, url)["webhook"].Store(t.Context(), Record{ID: "r1", JSON: []byte("{}")})
+		if err == nil || strings.Contains(err.Error(), "topsecret") {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
 func TestOpen(t *testing.T) {
 	for _, c := range []struct{ name, want string }{{"webhook", "set url"}, {"nonsense", "there are webhook"}} {
 		if _, err := Open([]string{c.name}, &config.Config{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"example.org/mediaproxy/internal/config"
@@ -16,6 +17,7 @@ import (
 // has to do is here.
 type webhook struct {
 	url, token string
+	shown      string // url without its password
 	client     *http.Client
 }
 
@@ -25,7 +27,11 @@ func newWebhook(c config.Webhook) (*webhook, error) {
 	if c.URL == "" {
 		return nil, errors.New("set url in section [Webhook]")
 	}
-	return &webhook{url: c.URL, token: c.Token, client: &http.Client{Timeout: webhookTime}}, nil
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return nil, errors.New("url in section [Webhook] cannot be read") // the reason would show it
+	}
+	return &webhook{url: c.URL, token: c.Token, shown: u.Redacted(), client: &http.Client{Timeout: webhookTime}}, nil
 }
 
 // Store posts the document. The ID goes along in a header of its own, because a record can
@@ -34,7 +40,7 @@ func newWebhook(c config.Webhook) (*webhook, error) {
 func (w *webhook) Store(ctx context.Context, r Record) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(r.JSON))
 	if err != nil {
-		return fmt.Errorf("url in section [Webhook]: %w", err)
+		return fmt.Errorf("post to %s: %w", w.shown, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Idempotency-Key", r.ID)
@@ -48,7 +54,7 @@ func (w *webhook) Store(ctx context.Context, r Record) error {
 	defer resp.Body.Close()
 	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 200)) // also lets the connection be used again
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return fmt.Errorf("%s answered %s: %q", w.url, resp.Status, answer)
+		return fmt.Errorf("%s answered %s: %q", w.shown, resp.Status, answer)
 	}
 	return nil
 }

@@ -133,8 +133,12 @@ func (l *loader) apply(n settingName, e entry) {
 		}
 	}
 	l.c.origins[n] = Origin{File: e.file, Line: e.line}
-	if k.noEffect != "" {
-		l.idle = append(l.idle, fmt.Sprintf("[%s] %s (%s:%d; %s)", n.section, n.key, e.file, e.line, k.noEffect))
+	why := k.noEffect
+	if k.idleWhen != nil {
+		why = k.idleWhen(l.c)
+	}
+	if why != "" {
+		l.idle = append(l.idle, fmt.Sprintf("[%s] %s (%s:%d; %s)", n.section, n.key, e.file, e.line, why))
 	}
 }
 

@@ -64,7 +64,8 @@ var dispatcherKeys = append([]key{
 	setting("cleanup_expired_sessions_after", "86400", seconds(0), func(c *Config) *time.Duration { return &c.Dispatcher.CleanupExpiredSessionsAfter },
 		"When an expired call is forgotten that the SIP proxy never removed."),
 	setting("accounting", "", backends, func(c *Config) *[]string { return &c.Dispatcher.Accounting },
-		"Where finished calls are stored: webhook. Those of the original, database and radius, are not part of this version: they are named here without effect."),
+		"Where finished calls are stored: webhook. Those of the original, database and radius, are not part of this version: they are named here without effect.").
+		partly(missingBackends),
 }, programKeys(func(c *Config) *Program { return &c.Dispatcher.Program })...)
 
 var relayKeys = append([]key{
@@ -180,7 +181,7 @@ var databaseKeys = []key{
 
 var webhookKeys = []key{
 	setting("url", "", httpURL, func(c *Config) *string { return &c.Webhook.URL },
-		"Where each finished call is posted, for accounting = webhook. Any status from 200 to 299 means that it is stored; everything else is tried again.").new(),
+		"Where each finished call is posted, for accounting = webhook. Any status from 200 to 299 means that it is stored; everything else is tried again.").new().hidden(),
 	setting("token", "", text, func(c *Config) *string { return &c.Webhook.Token },
 		"Sent as bearer token. Write %% for a percent sign.").new().hidden(),
 }

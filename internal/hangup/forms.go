@@ -1,6 +1,7 @@
 package hangup
 
 import (
+	"slices"
 	"strings"
 
 	"example.org/mediaproxy/internal/wire/mi"
@@ -42,21 +43,25 @@ func (h *Hangup) forms(d Dialog) []form {
 	}
 	// What dlg_end_dlg takes has changed: the decimal id in 3.0, the hexadecimal one since
 	// 3.1, the Call-ID (its first dialog) always. The module sends the decimal one.
-	var names []string
+	names := [...]string{2: d.CallID}
 	if err == nil {
-		names = append(names, id.Decimal(), id.Hexadecimal())
-	}
-	if d.CallID != "" {
-		names = append(names, d.CallID)
+		names[0], names[1] = id.Decimal(), id.Hexadecimal()
 	}
 	var forms []form
 	for i, name := range names {
-		forms = append(forms, form{openSIPSEnd, []any{name}, i})
+		if f := (form{openSIPSEnd, []any{name}, i}); name != "" {
+			forms = append(forms, f)
+		}
 	}
-	if first := int(h.preferred.Load()); first < len(forms) && len(names) == 3 {
-		f := forms[first]
-		copy(forms[1:first+1], forms[:first])
-		forms[0] = f
-	}
+	known := int(h.preferred.Load())
+	slices.SortStableFunc(forms, func(a, b form) int {
+		switch known {
+		case a.index:
+			return -1
+		case b.index:
+			return 1
+		}
+		return 0
+	})
 	return forms
 }

@@ -211,6 +211,9 @@ func TestByCallID(t *testing.T) {
 	u.End(odd)
 	u.until(t, Stats{Ended: 2})
 	p.wasAsked(t, `dlg_end_dlg["13121125084501"]`, `dlg_end_dlg["eeb.55deffff"]`, `dlg_end_dlg["c1"]`, `dlg_end_dlg["c1"]`)
+	u.End(fromOpenSIPS) // the Call-ID is what this proxy takes
+	u.until(t, Stats{Ended: 3})
+	p.wasAsked(t, `dlg_end_dlg["c1"]`)
 }
 
 // Kamailio reads numbers, not strings, and has a second command for a dialog that it

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
+	askAgain      = 30 * time.Second // for a message, when there was none
 	firstPause    = time.Second
 	longestPause  = 5 * time.Minute  // of one record
 	longestBreath = 30 * time.Second // between records of a receiver that seems to be away
@@ -28,35 +30,47 @@ func (o *Outbox) Receive(ctx context.Context, receiver string, handle func(conte
 	if err != nil {
 		return fmt.Errorf("receive for %s: %w", receiver, err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(1)) // so that none waits here for another
-	if err != nil {
-		return fmt.Errorf("receive for %s: %w", receiver, err)
-	}
-	defer messages.Stop()
-	stop := context.AfterFunc(ctx, messages.Stop)
-	defer stop()
 	failures := 0
 	for {
-		m, err := messages.Next()
+		m, err := next(ctx, consumer)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, jetstream.ErrMsgIteratorClosed):
+		case errors.Is(err, nats.ErrConnectionClosed):
 			return fmt.Errorf("receive for %s: %w", receiver, err)
-		case err != nil: // the server is busy; it says so and goes on
-			o.log.Debug("the outbox gave nothing", "receiver", receiver, "error", err)
+		case err != nil:
+			o.log.Warn("the outbox gave nothing, it is asked again", "receiver", receiver, "error", err)
+			rest(ctx, firstPause)
 			continue
+		case m == nil:
+			continue // nothing waits
 		}
 		if o.one(ctx, receiver, m, handle) {
 			failures = 0
 			continue
 		}
 		failures++
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(min(pause(failures), longestBreath)):
-		}
+		rest(ctx, min(pause(failures), longestBreath))
+	}
+}
+
+// next waits for one message, and asks for it alone: so that none waits here for another,
+// and because an iterator that asks for one at a time sometimes forgets to for half a
+// minute (nats.go 1.55). nil: there was none for a while.
+func next(ctx context.Context, consumer jetstream.Consumer) (jetstream.Msg, error) {
+	limited, cancel := context.WithTimeout(ctx, askAgain)
+	defer cancel()
+	m, err := consumer.Next(jetstream.FetchContext(limited))
+	if errors.Is(err, nats.ErrTimeout) || errors.Is(err, jetstream.ErrNoMessages) || errors.Is(err, context.DeadlineExceeded) {
+		return nil, nil
+	}
+	return m, err
+}
+
+func rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 

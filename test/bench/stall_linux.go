@@ -22,10 +22,9 @@ const (
 	// few processors that time is never twice the same, so what is compared is the
 	// median of windows, and their upper quartile, because a collection of garbage comes
 	// in one of several windows. "The same" is: a fifth more; or no more than quiet turns
-	// differ from each other in this very run; or no more than a tenth of a
-	// millisecond; or no more than what a process costs that has nothing to do with us and
-	// computes on one of the processors. A loop that is stalled makes packets wait for a
-	// good part of a page, milliseconds.
+	// differ from each other in this very run; or no more than a tenth of a millisecond.
+	// A loop that is stalled makes packets wait for a good part of a page, milliseconds.
+	// The row below shows what a process costs that has nothing to do with us.
 	stallRatio = 1.2
 	stallSlack = 100 // µs
 )
@@ -160,14 +159,14 @@ func (f *stallFigures) rows(sessions int) ([]row, error) {
 	var rows []row
 	compared := func(name string, k kind, q float64) row {
 		first, second := quantile(f.p99[quiet], q), quantile(f.p99[quietAgain], q)
-		calm, p99, burnt := (first+second)/2, quantile(f.p99[k], q), quantile(f.p99[burning], q)
+		calm, p99 := (first+second)/2, quantile(f.p99[k], q)
 		r := row{
 			name:  name,
 			value: fmt.Sprintf("%.0f µs", p99),
 			peer:  fmt.Sprintf("quiet %.0f and %.0f µs, ratio %.2f, %+.0f µs", first, second, p99/calm, p99-calm),
 		}
 		if k == reading {
-			slack := max(stallSlack, math.Abs(first-second), burnt-calm)
+			slack := max(stallSlack, math.Abs(first-second))
 			r.bound = fmt.Sprintf("ratio <= %.1f or <= +%.0f µs", stallRatio, slack)
 			r.verdict = judge(p99 <= stallRatio*calm || p99-calm <= slack)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"example.org/mediaproxy/internal/accounting"
@@ -20,18 +19,8 @@ type books struct {
 	accounting *accounting.Accounting
 }
 
-// later are back-ends of the original that are not here yet.
-var later = []string{"database", "radius"}
-
 func (h *host) openAccounting() (b books, err error) {
-	var names []string
-	for _, name := range h.cfg.Dispatcher.Accounting {
-		if slices.Contains(later, name) {
-			h.log.Warn("finished calls are not stored by "+name, "reason", "it is not part of this version")
-			continue
-		}
-		names = append(names, name)
-	}
+	names := h.cfg.Dispatcher.Backends()
 	if len(names) == 0 {
 		return b, nil
 	}

@@ -100,7 +100,7 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		Hangup:     hang,
 	}, h.log)
 	if err != nil {
-		return room{}, nil, errors.Join(err, books.close())
+		return room{}, nil, errors.Join(err, hang.Close(), books.close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	return room{
