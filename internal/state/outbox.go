@@ -31,11 +31,13 @@ type Config struct {
 	Dir     string        // of the outbox alone; required
 	MaxDisk int64         // bytes, 4 GiB
 	Handle  time.Duration // how long the handler of one record may take, 60 s
+	Silence time.Duration // of a process that handles a record, after which another one gets it, 10 s
 }
 
 func (c *Config) setDefaults() {
 	c.MaxDisk = cmp.Or(c.MaxDisk, 4<<30)
 	c.Handle = cmp.Or(c.Handle, time.Minute)
+	c.Silence = cmp.Or(c.Silence, 10*time.Second)
 }
 
 const (
@@ -169,6 +171,7 @@ func (o *Outbox) Receivers(ctx context.Context) (map[string]uint64, error) {
 // Close leaves what waits to the next process.
 func (o *Outbox) Close() error {
 	if o.conn != nil {
+		_ = o.conn.FlushTimeout(time.Second) // the last refusals
 		o.conn.Close()
 	}
 	if o.server != nil {

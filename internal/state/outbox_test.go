@@ -167,6 +167,40 @@ func TestFailedRecordComesAgain(t *testing.T) {
 	}
 }
 
+// A process that ends while it handles a record leaves it to the next one, which need not
+// wait until the first would have been late.
+func TestEndsWhileHandling(t *testing.T) {
+	dir := t.TempDir()
+	t.Run("first process", func(t *testing.T) {
+		o := open(t, Config{Dir: dir})
+		add(t, o, "r", "a")
+		began := make(chan struct{})
+		receive(t, o, "a", func(Record) error {
+			o.conn.Close() // nothing it says is heard
+			close(began)
+			return errors.New("too late")
+		})
+		<-began
+	})
+	o := open(t, Config{Dir: dir})
+	receive(t, o, "a", nil)
+	eventually(t, "the record is handled", func() bool { return waiting(t, o, "a") == 0 })
+}
+
+// A handler that is slow, but at work, keeps its record to itself.
+func TestSlowHandler(t *testing.T) {
+	o := open(t, Config{Dir: t.TempDir(), Silence: time.Second})
+	add(t, o, "r", "a")
+	began := make(chan struct{}, 3)
+	a := receive(t, o, "a", func(Record) error { began <- struct{}{}; time.Sleep(3 * time.Second); return nil })
+	<-began
+	b := receive(t, o, "a", nil)
+	eventually(t, "the record is handled", func() bool { return waiting(t, o, "a") == 0 })
+	if ids := append(a.ids(), b.ids()...); len(ids) != 1 {
+		t.Errorf("handled %d times", len(ids))
+	}
+}
+
 // What was kept is there after the process was killed at any moment.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()

@@ -13,19 +13,19 @@ import (
 const (
 	askAgain      = 30 * time.Second // for a message, when there was none
 	firstPause    = time.Second
-	longestPause  = 5 * time.Minute  // of one record
+	longestPause  = 2 * time.Minute  // of one record
 	longestBreath = 30 * time.Second // between records of a receiver that seems to be away
-	atHand        = 64               // records that a receiver has at once
+	atHand        = 4096             // records that a receiver failed to handle and is given again
 )
 
 // Receive gives a receiver its records, one after the other, the oldest first, until ctx
 // ends. A record for which handle returned nil is gone. One that failed comes again, later
 // each time; when several fail in a row there is a pause as well, because the receiver is
-// probably away. A process that dies while it handles a record finds it again.
+// probably away. A process that dies while it handles a record finds it again soon.
 func (o *Outbox) Receive(ctx context.Context, receiver string, handle func(context.Context, Record) error) error {
 	consumer, err := o.js.CreateOrUpdateConsumer(ctx, streamName, jetstream.ConsumerConfig{
 		Durable: receiver, FilterSubject: subject + receiver, AckPolicy: jetstream.AckExplicitPolicy,
-		AckWait: o.cfg.Handle + 10*time.Second, MaxAckPending: atHand, MaxDeliver: -1,
+		AckWait: o.cfg.Silence, MaxAckPending: atHand, MaxDeliver: -1,
 	})
 	if err != nil {
 		return fmt.Errorf("receive for %s: %w", receiver, err)
@@ -82,7 +82,7 @@ func (o *Outbox) one(ctx context.Context, receiver string, m jetstream.Msg, hand
 	}
 	limited, cancel := context.WithTimeout(ctx, o.cfg.Handle)
 	defer cancel()
-	if err := handle(limited, r); err != nil {
+	if err := o.saying(m, func() error { return handle(limited, r) }); err != nil {
 		if ctx.Err() == nil {
 			o.log.Warn("record not stored, it is tried again", "receiver", receiver, "record", r.ID, "tries", r.Tries, "again_after", pause(r.Tries), "error", err)
 		}
@@ -93,6 +93,24 @@ func (o *Outbox) one(ctx context.Context, receiver string, m jetstream.Msg, hand
 		o.log.Debug("a record that was handled comes again", "receiver", receiver, "record", r.ID, "error", err)
 	}
 	return true
+}
+
+// saying runs a handler, and says meanwhile that it is at work.
+func (o *Outbox) saying(m jetstream.Msg, handle func() error) error {
+	done, said := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(said)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(o.cfg.Silence / 3):
+				_ = m.InProgress() // else somebody handles it too: receivers tell a record by its ID
+			}
+		}
+	}()
+	defer func() { close(done); <-said }()
+	return handle()
 }
 
 // pause after so many failures.
