@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -202,6 +203,47 @@ func TestBugOfABackend(t *testing.T) {
 	eventually(t, "it is stored", func() bool { return status(t, a).Stored == 1 })
 	if s := status(t, a); !strings.Contains(s.LastError, "a bug") || s.Failed != 1 {
 		t.Errorf("status %+v", s)
+	}
+}
+
+// batches is a back-end that takes several at once, but not all.
+type batches struct {
+	faulty
+	mu    sync.Mutex
+	sizes []int
+}
+
+func (b *batches) Store(context.Context, Record) error { return b.StoreAll(nil, make([]Record, 1)) }
+
+func (b *batches) StoreAll(_ context.Context, list []Record) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sizes = append(b.sizes, len(list))
+	if len(b.sizes) == 1 {
+		panic("a bug")
+	}
+	return nil
+}
+
+func TestBatcher(t *testing.T) {
+	dir := t.TempDir()
+	t.Run("while it is away", func(t *testing.T) {
+		away := httptest.NewServer(http.NotFoundHandler())
+		away.Close()
+		a := open(t, dir, map[string]Backend{"b": backend(t, away.URL)["webhook"]})
+		for i := range 50 {
+			if err := a.Finished(finished(fmt.Sprint("r", i), report.ReasonRemoved)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	b := &batches{}
+	a := open(t, dir, map[string]Backend{"b": b})
+	eventually(t, "all are stored", func() bool { s := status(t, a); return s.Waiting == 0 && s.Stored == 50 })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.ContainsFunc(b.sizes, func(n int) bool { return n > 1 }) {
+		t.Errorf("portions of %v", b.sizes)
 	}
 }
 

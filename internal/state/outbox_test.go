@@ -63,7 +63,7 @@ func receive(t *testing.T, o *Outbox, name string, fail func(Record) error) *rec
 	r := &receiver{fail: fail}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- o.Receive(ctx, name, r.handle) }()
+	go func() { done <- o.Receive(ctx, name, Handler{One: r.handle}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -164,6 +164,55 @@ func TestFailedRecordComesAgain(t *testing.T) {
 	slices.Sort(ids)
 	if want := []string{"bad", "bad", "bad", "good"}; !slices.Equal(ids, want) {
 		t.Errorf("got %v, want %v", ids, want)
+	}
+}
+
+// A receiver that can gets what waits in few portions, in order. One bad record holds up
+// no other.
+func TestManyAtOnce(t *testing.T) {
+	o := open(t, Config{Dir: t.TempDir()})
+	const all = 300
+	for i := range all {
+		add(t, o, fmt.Sprint("r", i), "a")
+	}
+	var mu sync.Mutex
+	var stored []string
+	portions := 0
+	take := func(list ...Record) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, r := range list {
+			if r.ID == "r7" && r.Tries < 3 {
+				return errors.New("not this one")
+			}
+		}
+		portions++
+		for _, r := range list {
+			stored = append(stored, r.ID)
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- o.Receive(ctx, "a", Handler{
+			One:  func(_ context.Context, r Record) error { return take(r) },
+			Many: func(_ context.Context, list []Record) error { return take(list...) }})
+	}()
+	eventually(t, "all are handled", func() bool { return waiting(t, o, "a") == 0 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if portions > 30 {
+		t.Errorf("%d portions for %d records", portions, all)
+	}
+	if !slices.Equal(stored[:7], []string{"r0", "r1", "r2", "r3", "r4", "r5", "r6"}) {
+		t.Errorf("began with %v", stored[:7])
+	}
+	slices.Sort(stored)
+	if n := len(stored); n != all || len(slices.Compact(stored)) != all {
+		t.Errorf("%d records stored, want %d, each once", n, all)
 	}
 }
 
