@@ -38,7 +38,7 @@ type Batcher interface {
 
 // Record is one finished call.
 type Record struct {
-	ID      string         // of this call, of all
+	ID      string         // of this call, of all; a partial one has another than the full one
 	JSON    []byte         // the document, as readers of the original know it, with more members
 	Session report.Session // the same
 	Added   time.Time      // when the call's end was reported
@@ -186,7 +186,11 @@ func (a *Accounting) Finished(s report.Session) error {
 	if err != nil {
 		return fmt.Errorf("write the document of a finished call: %w", err)
 	}
-	return a.outbox.Add(context.Background(), s.RecordID, doc, a.names...)
+	id := s.RecordID
+	if s.Partial { // the full one that may come later is not the same
+		id += partial
+	}
+	return a.outbox.Add(context.Background(), id, doc, a.names...)
 }
 
 // accounted is the document of a finished call: that of relays, and what dispatchers of
@@ -197,6 +201,9 @@ type accounted struct {
 	DialogID      *string `json:"dialog_id"`
 	AllStreamsICE *bool   `json:"all_streams_ice,omitempty"` // not of calls that somebody hung up
 }
+
+// partial is what the id of a partial record ends in.
+const partial = "-partial"
 
 func document(s report.Session) accounted {
 	a := accounted{Session: s, TimedOut: s.TimedOut()}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/control"
 )
 
 // callState is what the dispatcher remembers of one call. The relay that
@@ -28,6 +29,14 @@ type callState struct {
 	expired  time.Time     // when the relay gave it up and the proxy's remove is awaited; zero: alive
 	placing  chan struct{} // closed when the placement that runs ends
 	removing *removal      // the remove that runs
+	account
+}
+
+// account is what the record of a call needs whose relay is lost.
+type account struct {
+	record                   string    // id of the report that its relay will send; empty: not known
+	start                    time.Time // first answer; zero: none
+	fromURI, toURI, username string
 }
 
 // removal is a remove in progress. Others for the same call wait for it.
@@ -142,6 +151,14 @@ func (t *callTable) delete(c *callState) bool {
 	return t.deleteLocked(c)
 }
 
+// abandon forgets a call whose relay did not report it. ok: one has to be made up for it.
+func (t *callTable) abandon(c *callState) (left lostRecord, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	left = c.lostRecordLocked()
+	return left, t.deleteLocked(c) && c.expired.IsZero()
+}
+
 // setRelayLocked attributes the call to a relay and keeps the relays' counts.
 func (c *callState) setRelayLocked(r *relayState) {
 	if c.relay == r {
@@ -157,7 +174,7 @@ func (c *callState) setRelayLocked(r *relayState) {
 }
 
 // confirm notes that the relay of this link has served an update of the call.
-func (t *callTable) confirm(c *callState, l *link, toTag, dialogID string) {
+func (t *callTable) confirm(c *callState, l *link, u control.Update, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.gone { // removed or expired while its update was on the way
@@ -165,11 +182,17 @@ func (t *callTable) confirm(c *callState, l *link, toTag, dialogID string) {
 	}
 	c.setRelayLocked(l.relay)
 	c.link = l
-	if toTag != "" && toTag != c.fromTag {
-		c.toTag = toTag
+	if u.ToTag != "" && u.ToTag != c.fromTag {
+		c.toTag = u.ToTag
 	}
-	if dialogID != "" {
-		c.dialogID = dialogID
+	if u.DialogID != "" {
+		c.dialogID = u.DialogID
+	}
+	if u.RecordID != "" {
+		c.record = u.RecordID
+	}
+	if c.start.IsZero() && u.Kind == control.KindReply && u.HasMedia {
+		c.start = now
 	}
 }
 

@@ -68,6 +68,9 @@ type Config struct {
 	Finished func(report.Session) error
 	// Accounting tells how those do that store finished calls. May be nil.
 	Accounting func() ([]report.Backend, error)
+	// LostCallsFile keeps over a restart what is known of calls whose relay is away
+	// meanwhile: all others are learned from their relays. Empty: nothing is kept.
+	LostCallsFile string
 	// Hangup ends the dialogs of calls whose media is over. May be nil.
 	Hangup *hangup.Hangup
 

@@ -68,6 +68,9 @@ type Dispatcher struct {
 	lastVerifyPass time.Time
 	lastRetry      time.Time
 	untaken        untaken
+	owed           owed
+	keptLost       lostSum // of what LostCallsFile holds
+	lostFileBad    bool    // it could not be written
 }
 
 // New checks the configuration. Nothing is opened before Run.
@@ -83,6 +86,10 @@ func New(cfg Config, log *slog.Logger) (*Dispatcher, error) {
 	}
 	d.modules.open, d.managerConns.open = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
 	d.lastVerifyPass = d.started
+	if err := d.recallLost(); err != nil {
+		log.Error("calls whose relay was away when the former process ended are not known; they will have no record unless their relay comes back",
+			"file", cfg.LostCallsFile, "error", err)
+	}
 	return d, nil
 }
 
@@ -145,6 +152,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	cutLinks()
 	d.running.Wait()
 	d.retryFinished()
+	if !d.keepLost() {
+		d.payOwed(d.cfg.Now().Add(reportGrace)) // nobody else will
+	}
 	d.log.Info("dispatcher stopped")
 	return nil
 }

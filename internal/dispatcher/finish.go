@@ -143,6 +143,7 @@ func (l *link) expired(s report.Session) {
 	if s.RecordID == "" {
 		s.RecordID = newRecordID()
 	}
+	d.owed.reported(s.RecordID)
 	switch d.records.claim(s.RecordID) {
 	case recordDone:
 		d.count.finishedAgain.Add(1)
@@ -201,6 +202,7 @@ func (l *link) removedDoc(body []byte, reason, dialogID string, cancels bool) er
 		s.DialogID = dialogID
 	}
 	s.Relay = l.relay.name
+	l.d.owed.reported(s.RecordID)
 	if l.d.records.claim(s.RecordID) == recordNew {
 		l.queue(finished{session: s, cancels: cancels})
 	}

@@ -43,6 +43,8 @@ func (d *Dispatcher) maintain(now time.Time) {
 		d.watch(l, now)
 	}
 	d.forgetDead(now)
+	d.payOwed(now)
+	d.keepLost()
 	if now.Sub(d.lastRetry) >= retryEvery {
 		d.lastRetry = now
 		d.running.Go(d.retryFinished)
@@ -80,7 +82,9 @@ func (d *Dispatcher) forgetDead(now time.Time) {
 	for _, r := range d.registry.forgetDead(now.Add(-d.cfg.CleanupDeadRelaysAfter)) {
 		calls := d.calls.snapshot(func(c *callState) bool { return c.relay == r && c.placing == nil })
 		for _, c := range calls {
-			d.calls.delete(c)
+			if left, ok := d.calls.abandon(c); ok {
+				d.owe(left, r.lastSeen(d.registry))
+			}
 		}
 		d.log.Warn("relay forgotten", "relay", r.name, "away", d.cfg.CleanupDeadRelaysAfter, "calls", len(calls))
 	}

@@ -96,23 +96,31 @@ func (t *callTable) leave(r control.Remove) (leaving, *relayState, <-chan struct
 // meanwhile: other messages of the call wait for it.
 func (d *Dispatcher) removeClaimed(ctx context.Context, c leaving, r *relayState, hs []control.Header, deadline time.Time) error {
 	err := errDeadline
-	defer func() { d.calls.left(c.callState, c.removing, err) }()
+	defer func() {
+		if left, ended := d.calls.left(c.callState, c.removing, err); ended {
+			d.owe(left, d.cfg.Now())
+		}
+	}()
 	err = d.removeOn(ctx, c.callState, r, hs, deadline)
 	return err
 }
 
 // left ends a remove. After a failure the call stays: if its relay is away, it
-// is ended there when it is back.
-func (t *callTable) left(c *callState, mine *removal, err error) {
+// is ended there when it is back, and ended is what to account until then.
+func (t *callTable) left(c *callState, mine *removal, err error) (lost lostRecord, ended bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil {
 		mine.reply = control.ReplyRemoved
 		t.deleteLocked(c)
 	}
-	c.hungUp = errors.Is(err, errRelayGone)
+	if c.hungUp = errors.Is(err, errRelayGone); c.hungUp {
+		lost, ended = c.lostRecordLocked(), true
+		c.start = time.Time{} // its end is the first one
+	}
 	c.removing = nil
 	close(mine.done)
+	return lost, ended
 }
 
 // removeOn asks the relay of a call to end it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"example.org/mediaproxy/internal/wire/control"
@@ -87,6 +88,7 @@ func (s *setup) run(ctx context.Context) (control.Answer, error) {
 			answer, err = s.placeClaimed(ctx, c)
 			if err == nil {
 				s.d.count.moved.Add(1)
+				s.d.owe(c.left, c.relay.lastSeen(s.d.registry))
 			}
 			return answer, err
 		}
@@ -136,7 +138,7 @@ func (s *setup) known(ctx context.Context, c *callState, r *relayState) (control
 		}
 		answer, err := s.answer(l, body, err)
 		if err == nil {
-			s.d.calls.confirm(c, l, s.u.ToTag, s.u.DialogID)
+			s.d.calls.confirm(c, l, s.u, s.d.cfg.Now())
 		}
 		return answer, err
 	}
@@ -178,7 +180,7 @@ func (s *setup) answer(l *link, body []byte, err error) (control.Answer, error) 
 // strikes meanwhile: other messages of the call wait for it.
 func (s *setup) placeClaimed(ctx context.Context, c entry) (answer control.Answer, err error) {
 	done := false
-	defer func() { s.d.calls.placed(c.callState, done, c.busy) }()
+	defer func() { s.d.calls.placed(c, done) }()
 	answer, err = s.place(ctx, c.callState)
 	done = err == nil
 	return answer, err
@@ -232,7 +234,12 @@ func (s *setup) attempt(c *callState, r *relayState, others bool) (control.Answe
 		until = until.Add(-time.Until(until) / 2)
 	}
 	callID, fromTag := s.u.CallID, s.u.FromTag
-	body, err := l.ask(relaylink.Update, s.headers, until, func(r result) {
+	u, headers := s.u, s.headers
+	if !l.plain { // an id for each try: one that is taken back reports too
+		u.RecordID = newRecordID()
+		headers = append(slices.Clip(headers), control.Header{Name: relaylink.HeaderRecord, Value: u.RecordID})
+	}
+	body, err := l.ask(relaylink.Update, headers, until, func(r result) {
 		if _, err := control.ParseAnswer(r.body); r.err != nil || err != nil {
 			return
 		}
@@ -245,7 +252,7 @@ func (s *setup) attempt(c *callState, r *relayState, others bool) (control.Answe
 	}
 	answer, err := s.answer(l, body, err)
 	if err == nil {
-		s.d.calls.confirm(c, l, s.u.ToTag, s.u.DialogID)
+		s.d.calls.confirm(c, l, u, s.d.cfg.Now())
 	}
 	return answer, err
 }

@@ -19,6 +19,7 @@ type Stats struct {
 	Purged        uint64 // calls dropped because their relay no longer had them
 	Adopted       uint64 // calls learned from a relay
 	Finished      uint64 // records handed to the Finished hook with success
+	Partial       uint64 // of those, records in place of a lost relay's
 	FinishedAgain uint64 // records that had been handed over before
 	FinishErrors  uint64 // times the Finished hook failed
 	RelayTimeouts uint64 // commands without an answer in time
@@ -28,7 +29,7 @@ type Stats struct {
 // counters is Stats while it is being counted.
 type counters struct {
 	updates, removes, errors, badRequests, failovers, cancelled, moved, purged, adopted,
-	finished, finishedAgain, finishErrors, relayTimeouts, panics atomic.Uint64
+	finished, partial, finishedAgain, finishErrors, relayTimeouts, panics atomic.Uint64
 	modules atomic.Int64
 }
 
@@ -39,7 +40,7 @@ func (d *Dispatcher) Stats() Stats {
 		Modules: int(c.modules.Load()),
 		Updates: c.updates.Load(), Removes: c.removes.Load(), Errors: c.errors.Load(), BadRequests: c.badRequests.Load(),
 		Failovers: c.failovers.Load(), Cancelled: c.cancelled.Load(), Moved: c.moved.Load(), Purged: c.purged.Load(),
-		Adopted: c.adopted.Load(), Finished: c.finished.Load(), FinishedAgain: c.finishedAgain.Load(),
+		Adopted: c.adopted.Load(), Finished: c.finished.Load(), Partial: c.partial.Load(), FinishedAgain: c.finishedAgain.Load(),
 		FinishErrors: c.finishErrors.Load(), RelayTimeouts: c.relayTimeouts.Load(), Panics: c.panics.Load(),
 	}
 	s.Relays = d.registry.connected()

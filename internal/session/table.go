@@ -99,7 +99,11 @@ type Finished struct {
 }
 
 // Call names a session, without its statistics.
-type Call struct{ CallID, FromTag, ToTag, DialogID, Owner string }
+type Call struct {
+	CallID, FromTag, ToTag, DialogID, Owner string
+	RecordID, FromURI, ToURI, Username      string
+	Start                                   time.Time // first answer; zero: none
+}
 
 // Update applies one SIP message and returns the ports to write into its SDP.
 // owner is the dispatcher that asks. Without mayCreate an unknown session is an
@@ -272,7 +276,8 @@ func (t *Table) Calls() []Call {
 	out := make([]Call, len(sessions))
 	for i, s := range sessions {
 		s.mu.Lock()
-		out[i] = Call{CallID: s.callID, FromTag: s.fromTag, ToTag: s.toTag, DialogID: s.dialogID, Owner: s.owner}
+		out[i] = Call{CallID: s.callID, FromTag: s.fromTag, ToTag: s.toTag, DialogID: s.dialogID, Owner: s.owner,
+			RecordID: s.record, FromURI: s.fromURI, ToURI: s.toURI, Username: s.username, Start: s.start}
 		s.mu.Unlock()
 	}
 	return out

@@ -97,7 +97,9 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		Selector:   selector(c),
 		Finished:   books.finished,
 		Accounting: books.status,
-		Hangup:     hang,
+
+		LostCallsFile: filepath.Join(h.stateDir, "lost-calls.json"),
+		Hangup:        hang,
 	}, h.log)
 	if err != nil {
 		return room{}, nil, errors.Join(err, hang.Close(), books.close())
