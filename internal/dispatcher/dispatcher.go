@@ -69,6 +69,7 @@ type Dispatcher struct {
 	lastRetry      time.Time
 	untaken        untaken
 	owed           owed
+	unheard        unheard
 	keptLost       lostSum // of what LostCallsFile holds
 	lostFileBad    bool    // it could not be written
 }

@@ -201,6 +201,34 @@ func TestLostCallsSurviveARestart(t *testing.T) {
 	}
 }
 
+// A remove that comes before the relays are back ends the call when its relay is.
+func TestRemoveBeforeTheRelayIsBack(t *testing.T) {
+	u := start(t, func(c *Config) { c.SetupTimeout = 50 * time.Millisecond })
+	m := u.module()
+	for _, request := range []string{remove("c1", "f", "t"), remove("c2", "t", "f"), remove("c3", "other", "")} {
+		if got := m.ask(request); got != "error" {
+			t.Fatal(got)
+		}
+	}
+	var calls []relaylink.Call
+	for _, id := range []string{"c1", "c2", "c3", "c4"} {
+		calls = append(calls, relaylink.Call{CallID: id, FromTag: "f", Owner: "d1", RecordID: "r-" + id})
+	}
+	r := u.relay("a", having(calls...))
+	eventually(t, "two calls are over", func() bool { return len(u.records()) == 2 })
+	if left := r.calls(); len(left) != 2 || left[0] != "c3" || left[1] != "c4" {
+		t.Errorf("the relay still has %v", left)
+	}
+	u.pass(unheardTime + time.Second)
+	if u.unheard.size != 0 || len(u.unheard.byCall) != 0 {
+		t.Errorf("%+v is kept", u.unheard.byCall)
+	}
+	m.ask(remove("never", "f", "t"))
+	if u.unheard.size != 0 {
+		t.Error("a remove is kept although all relays have told their calls")
+	}
+}
+
 func TestLostCallsCannotBeKept(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {

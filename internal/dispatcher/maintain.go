@@ -44,6 +44,7 @@ func (d *Dispatcher) maintain(now time.Time) {
 	}
 	d.forgetDead(now)
 	d.payOwed(now)
+	d.unheard.forget(now)
 	d.keepLost()
 	if now.Sub(d.lastRetry) >= retryEvery {
 		d.lastRetry = now

@@ -27,6 +27,7 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header) (string, e
 			d.search(ctx, r.CallID, r.FromTag, r.ToTag, deadline)
 			searched = true
 		case todo == leaveUnknown:
+			d.noteUnheard(r)
 			return "", errUnknownCall
 		case todo == leaveWait:
 			if err := waitUntil(ctx, wait, deadline); err != nil {

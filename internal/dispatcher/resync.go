@@ -156,6 +156,11 @@ func (l *link) adopt(listed relaylink.Call) {
 	_, ended := t.ended[nameOf(listed.CallID, listed.FromTag)]
 	switch {
 	case c == nil && ended: // since the list was written
+	case c == nil && l.d.unheard.has(listed):
+		t.mu.Unlock()
+		l.log.Info("call was hung up before its relay was connected, ended now", "call_id", listed.CallID)
+		l.takeBack(listed.CallID, listed.FromTag, listed.DialogID)
+		return
 	case c == nil:
 		c = &callState{id: listed.CallID, fromTag: listed.FromTag, toTag: listed.ToTag, dialogID: listed.DialogID, unsure: l.plain, account: accountOf(listed)}
 		t.addLocked(c)

@@ -233,7 +233,7 @@ func (s *setup) attempt(c *callState, r *relayState, others bool) (control.Answe
 	if others {
 		until = until.Add(-time.Until(until) / 2)
 	}
-	callID, fromTag := s.u.CallID, s.u.FromTag
+	callID, fromTag := s.u.CallID, s.u.FromTag // what outlives this message
 	u, headers := s.u, s.headers
 	if !l.plain { // an id for each try: one that is taken back reports too
 		u.RecordID = newRecordID()
@@ -243,9 +243,7 @@ func (s *setup) attempt(c *callState, r *relayState, others bool) (control.Answe
 		if _, err := control.ParseAnswer(r.body); r.err != nil || err != nil {
 			return
 		}
-		l.d.count.cancelled.Add(1)
-		l.log.Warn("relay took a call too late, taken back", "call_id", callID)
-		l.takeBack(callID, fromTag, "")
+		l.d.running.Go(func() { l.tookLate(callID, fromTag, u.RecordID) })
 	})
 	if errors.Is(err, errNoAnswer) {
 		s.d.registry.suspectNow(l)
