@@ -22,7 +22,7 @@ type callState struct {
 	dialogID string
 	relay    *relayState   // nil only while the first placement runs
 	link     *link         // connection on which the relay confirmed it last; nil: not yet
-	unsure   bool          // learned from a relay that need not tell us of its end: verified by cleanup
+	unsure   bool          // its end need not be told to us: verified by cleanup
 	gone     bool          // no longer in the table
 	hungUp   bool          // removed while its relay was away: to be taken back there
 	expired  time.Time     // when the relay gave it up and the proxy's remove is awaited; zero: alive
@@ -164,7 +164,7 @@ func (t *callTable) confirm(c *callState, l *link, toTag, dialogID string) {
 		return
 	}
 	c.setRelayLocked(l.relay)
-	c.link = l
+	c.link, c.unsure = l, l.plain
 	if toTag != "" && toTag != c.fromTag {
 		c.toTag = toTag
 	}

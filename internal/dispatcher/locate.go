@@ -91,8 +91,9 @@ func (l *link) lookFor(callID, fromTag, toTag string, deadline time.Time) locate
 	return located{}
 }
 
-// adoptLocated notes where a call was found. Its end will be told to the
-// dispatcher that made it, so it is verified now and then.
+// adoptLocated notes where a call was found. It becomes ours, and its end is told to us, when
+// its relay has served the message for which it was looked for; a message that the relay
+// refuses leaves it with its dispatcher. Until then it is verified now and then.
 func (t *callTable) adoptLocated(found located, callID string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -105,4 +106,29 @@ func (t *callTable) adoptLocated(found located, callID string) {
 	}
 	t.addLocked(c)
 	c.setRelayLocked(found.link.relay)
+}
+
+// released is a relay's word that another dispatcher serves a call now, or has ended it.
+func (l *link) released(body []byte) {
+	var call relaylink.Call
+	if err := json.Unmarshal(body, &call); err != nil || call.CallID == "" {
+		l.log.Warn("line of the relay cannot be read", "error", err, "released", clip(body))
+		return
+	}
+	if l.d.calls.release(call, l.relay) {
+		l.d.count.released.Add(1)
+		l.log.Debug("call is another dispatcher's now", "call_id", call.CallID)
+	}
+}
+
+// release forgets a call that is another dispatcher's. Messages on their way make it ours
+// again, whatever comes first: it is then looked for as any other.
+func (t *callTable) release(call relaylink.Call, r *relayState) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.exactLocked(call.CallID, call.FromTag)
+	if c == nil || c.relay != r || c.placing != nil || c.removing != nil || !c.expired.IsZero() {
+		return false
+	}
+	return t.deleteLocked(c)
 }

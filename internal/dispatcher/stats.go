@@ -18,6 +18,7 @@ type Stats struct {
 	Moved         uint64 // known calls placed anew because their relay was gone
 	Purged        uint64 // calls dropped because their relay no longer had them
 	Adopted       uint64 // calls learned from a relay
+	Released      uint64 // calls that another dispatcher took over
 	Finished      uint64 // records handed to the Finished hook with success
 	FinishedAgain uint64 // records that had been handed over before
 	FinishErrors  uint64 // times the Finished hook failed
@@ -27,7 +28,7 @@ type Stats struct {
 
 // counters is Stats while it is being counted.
 type counters struct {
-	updates, removes, errors, badRequests, failovers, cancelled, moved, purged, adopted,
+	updates, removes, errors, badRequests, failovers, cancelled, moved, purged, adopted, released,
 	finished, finishedAgain, finishErrors, relayTimeouts, panics atomic.Uint64
 	modules atomic.Int64
 }
@@ -39,7 +40,7 @@ func (d *Dispatcher) Stats() Stats {
 		Modules: int(c.modules.Load()),
 		Updates: c.updates.Load(), Removes: c.removes.Load(), Errors: c.errors.Load(), BadRequests: c.badRequests.Load(),
 		Failovers: c.failovers.Load(), Cancelled: c.cancelled.Load(), Moved: c.moved.Load(), Purged: c.purged.Load(),
-		Adopted: c.adopted.Load(), Finished: c.finished.Load(), FinishedAgain: c.finishedAgain.Load(),
+		Adopted: c.adopted.Load(), Released: c.released.Load(), Finished: c.finished.Load(), FinishedAgain: c.finishedAgain.Load(),
 		FinishErrors: c.finishErrors.Load(), RelayTimeouts: c.relayTimeouts.Load(), Panics: c.panics.Load(),
 	}
 	s.Relays = d.registry.connected()
