@@ -23,8 +23,8 @@ const (
 // each time; when several fail in a row there is a pause as well, because the receiver is
 // probably away. A process that dies while it handles a record finds it again soon.
 func (o *Outbox) Receive(ctx context.Context, receiver string, handle func(context.Context, Record) error) error {
-	consumer, err := o.js.CreateOrUpdateConsumer(ctx, streamName, jetstream.ConsumerConfig{
-		Durable: receiver, FilterSubject: subject + receiver, AckPolicy: jetstream.AckExplicitPolicy,
+	consumer, err := o.js.CreateOrUpdateConsumer(ctx, o.name, jetstream.ConsumerConfig{
+		Durable: receiver, FilterSubject: o.prefix + receiver, AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: o.cfg.Silence, MaxAckPending: atHand, MaxDeliver: -1,
 	})
 	if err != nil {
