@@ -166,6 +166,9 @@ func (l *link) adopt(listed relaylink.Call) {
 		c = &callState{id: listed.CallID, fromTag: listed.FromTag, toTag: listed.ToTag, dialogID: listed.DialogID, unsure: l.plain}
 		t.addLocked(c)
 		c.setRelayLocked(l.relay)
+		if t.shared != nil && !l.plain { // by the former process
+			c.noted = l.relay.name
+		}
 		l.d.count.adopted.Add(1)
 	case c.hungUp && c.relay == l.relay:
 		t.deleteLocked(c)
