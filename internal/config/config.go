@@ -33,6 +33,7 @@ type Config struct {
 	Radius     Radius
 	Database   Database
 	Webhook    Webhook
+	Cluster    Cluster
 
 	origins map[settingName]Origin
 }

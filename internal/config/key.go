@@ -33,6 +33,7 @@ type key struct {
 	idleWhen func(*Config) string // why this value of it does nothing; may be nil
 	unread   bool                 // nobody reads the value, so it cannot be wrong
 	secret   bool                 // value is never printed
+	unquoted bool                 // a wrong value is not printed: somebody may have put a password there
 
 	set func(c *Config, value string) error
 	get func(c *Config) string
@@ -76,6 +77,9 @@ func (k key) partly(why func(*Config) string) key { k.idleWhen = why; return k }
 // hidden keeps the value out of messages.
 func (k key) hidden() key { k.secret = true; return k }
 
+// quiet keeps a wrong value out of messages.
+func (k key) quiet() key { k.unquoted = true; return k }
+
 // apply sets the value and words the refusal. An empty value leaves a setting that has
 // no default unset.
 func (k key) apply(c *Config, value string) error {
@@ -87,7 +91,7 @@ func (k key) apply(c *Config, value string) error {
 		return nil
 	}
 	found := quote(value)
-	if k.secret {
+	if k.secret || k.unquoted {
 		found = "value"
 	}
 	return fmt.Errorf("%s is not valid: %w", found, err)

@@ -69,6 +69,7 @@ func load(files []file) (*Config, Problems) {
 		}
 		l.apply(n, l.merged[n])
 	}
+	l.checkCluster()
 	l.inOrder(files)
 	if len(l.idle) > 0 {
 		l.problems = append(l.problems, Problem{

@@ -28,6 +28,8 @@ var sections = []sectionSpec{
 	{name: "Radius", roles: RoleDispatcher, keys: radiusKeys, help: "RADIUS accounting."},
 	{name: "Database", roles: RoleDispatcher, keys: databaseKeys, help: "Accounting in an SQL database."},
 	{name: "Webhook", roles: RoleDispatcher, keys: webhookKeys, help: "Accounting by HTTP: each finished call is posted as JSON."},
+	{name: "Cluster", roles: RoleDispatcher, keys: clusterKeys,
+		help: "Several dispatchers, each of which serves any call. They need this section only to find calls quicker among many relays, and to keep finished calls on more than one disk; a name of its own each of them needs."},
 	{name: "ThorNetwork", roles: RoleBoth, keys: thorKeys, help: "SIP Thor networks of the original."},
 }
 

@@ -145,7 +145,7 @@ func (l *link) refuse(why error) error {
 
 func (d *Dispatcher) hello(refused string) []byte {
 	body, err := json.Marshal(relaylink.DispatcherHello{Name: d.cfg.Name, Instance: d.instance, Version: d.cfg.Version,
-		Features: []string{}, Refused: refused})
+		Features: []string{relaylink.FeatureReleased}, Refused: refused})
 	if err != nil {
 		panic("dispatcher: hello does not marshal: " + err.Error())
 	}
@@ -238,6 +238,8 @@ func (l *link) line(line []byte) {
 		l.answered(string(r.Seq), l.d.reader.keep(r.Body))
 	case relaylink.ReportExpired:
 		l.expiredLine(r.Body)
+	case relaylink.ReportReleased:
+		l.released(r.Body)
 	case relaylink.ReportPing:
 		l.ping(r.Body)
 	case relaylink.ReportHello:

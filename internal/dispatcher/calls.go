@@ -23,8 +23,9 @@ type callState struct {
 	dialogID string
 	relay    *relayState   // nil only while the first placement runs
 	link     *link         // connection on which the relay confirmed it last; nil: not yet
-	unsure   bool          // learned from a relay that need not tell us of its end: verified by cleanup
+	unsure   bool          // its end need not be told to us: verified by cleanup
 	gone     bool          // no longer in the table
+	noted    string        // name of the relay that the shared map has; empty: it has none of ours
 	hungUp   bool          // removed while its relay was away: to be taken back there
 	expired  time.Time     // when the relay gave it up and the proxy's remove is awaited; zero: alive
 	placing  chan struct{} // closed when the placement that runs ends
@@ -47,6 +48,8 @@ type removal struct {
 
 // callTable is the memory of calls.
 type callTable struct {
+	shared Map // set when made; nil: none
+
 	mu   sync.Mutex // guards what follows, and the calls; held for look-ups only
 	byID map[string]*callState
 
@@ -56,8 +59,8 @@ type callTable struct {
 	ended   map[[2]string]struct{}
 }
 
-func newCallTable() *callTable {
-	return &callTable{byID: map[string]*callState{}, ended: map[[2]string]struct{}{}}
+func newCallTable(shared Map) *callTable {
+	return &callTable{shared: shared, byID: map[string]*callState{}, ended: map[[2]string]struct{}{}}
 }
 
 // beginListing and endListing enclose the use of a relay's list.
@@ -138,6 +141,9 @@ func (t *callTable) deleteLocked(c *callState) bool {
 			delete(t.byID, id)
 		}
 		c.gone = true
+		if c.noted != "" {
+			t.shared.Delete(c.id)
+		}
 		t.noteEndLocked(c.id, c.fromTag)
 		c.setRelayLocked(nil)
 		return true
@@ -181,7 +187,8 @@ func (t *callTable) confirm(c *callState, l *link, u control.Update, now time.Ti
 		return
 	}
 	c.setRelayLocked(l.relay)
-	c.link = l
+	c.link, c.unsure = l, l.plain
+	t.noteLocked(c)
 	if u.ToTag != "" && u.ToTag != c.fromTag {
 		c.toTag = u.ToTag
 	}
@@ -193,6 +200,15 @@ func (t *callTable) confirm(c *callState, l *link, u control.Update, now time.Ti
 	}
 	if c.start.IsZero() && u.Kind == control.KindReply && u.HasMedia {
 		c.start = now
+	}
+}
+
+// noteLocked tells the other dispatchers where a call is. Those on old relays, which cannot
+// be asked for one call, are of no use to them.
+func (t *callTable) noteLocked(c *callState) {
+	if name := c.relay.name; t.shared != nil && !c.relay.plain && c.noted != name {
+		c.noted = name
+		t.shared.Put(c.id, []byte(name))
 	}
 }
 

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -71,10 +72,24 @@ type Config struct {
 	// LostCallsFile keeps over a restart what is known of calls whose relay is away
 	// meanwhile: all others are learned from their relays. Empty: nothing is kept.
 	LostCallsFile string
+	// Shared is what the dispatchers of a cluster tell each other about their calls. May be
+	// nil.
+	Shared Map
+	// Cluster tells how the cluster does. May be nil.
+	Cluster func() report.Cluster
 	// Hangup ends the dialogs of calls whose media is over. May be nil.
 	Hangup *hangup.Hangup
 
 	Now func() time.Time // default time.Now
+}
+
+// Map is shared by dispatchers: under a Call-ID it has the name of the relay that carries the
+// call. Put and Delete return at once; Get waits until its context ends at most. What it says
+// may be late or wrong.
+type Map interface {
+	Get(ctx context.Context, key string) ([]byte, error)
+	Put(key string, value []byte)
+	Delete(key string)
 }
 
 func (c *Config) setDefaults() {

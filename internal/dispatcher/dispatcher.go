@@ -18,8 +18,9 @@
 //
 // Locks: callTable.mu, registry.mu, link.mu and those of the queues are held
 // for look-ups and edits only, never while waiting, and never two at once. The
-// one exception is documented here: callTable.mu may be held while relayState's
-// atomic fields are read or changed.
+// exceptions are documented here: callTable.mu may be held while relayState's
+// atomic fields are read or changed, and while the shared map is told of a change,
+// which returns at once.
 package dispatcher
 
 import (
@@ -83,7 +84,7 @@ func New(cfg Config, log *slog.Logger) (*Dispatcher, error) {
 	d := &Dispatcher{
 		cfg: cfg, log: log, instance: newRecordID(), started: cfg.Now(), relayTLS: withLink2(cfg.RelayTLS),
 		ready: make(chan struct{}), stopping: make(chan struct{}),
-		calls: newCallTable(), registry: newRegistry(), reader: newReader(), records: newRecords(keptRecords), hungUp: newRecords(keptRecords),
+		calls: newCallTable(cfg.Shared), registry: newRegistry(), reader: newReader(), records: newRecords(keptRecords), hungUp: newRecords(keptRecords),
 	}
 	d.modules.open, d.managerConns.open = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
 	d.lastVerifyPass = d.started

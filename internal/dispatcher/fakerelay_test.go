@@ -196,6 +196,8 @@ func (r *fakeRelay) usual(c relaylink.Command) string {
 	case relaylink.Update:
 		if at < 0 {
 			r.sessions = append(r.sessions, relaylink.Call{CallID: call, FromTag: from, ToTag: to, Owner: "d1"})
+		} else {
+			r.sessions[at].Owner = "d1"
 		}
 		return r.ip + " 50002"
 	case relaylink.Remove:

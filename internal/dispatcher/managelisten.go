@@ -98,6 +98,8 @@ func (d *Dispatcher) documents(req manage.Request) (docs []json.RawMessage, err 
 		}{{n}})
 	case manage.Accounting:
 		return d.accounting()
+	case manage.Cluster:
+		return d.cluster()
 	case manage.Drain:
 		status, err := d.Drain(req.Relay, req.Cancel)
 		if err != nil {
@@ -120,6 +122,16 @@ func (d *Dispatcher) accounting() ([]json.RawMessage, error) {
 		return nil, err
 	}
 	return encode(list)
+}
+
+// cluster is how the cluster does, and what this dispatcher has of it.
+func (d *Dispatcher) cluster() ([]json.RawMessage, error) {
+	if d.cfg.Cluster == nil {
+		return nil, nil
+	}
+	c := d.cfg.Cluster()
+	c.Located, c.Hinted, c.TakenOver = d.count.located.Load(), d.count.hinted.Load(), d.count.released.Load()
+	return encode([]report.Cluster{c})
 }
 
 // summaryDocs passes the relays' documents on as they wrote them; a relay that

@@ -221,12 +221,62 @@ func TestCallOfAnotherDispatcherIsFound(t *testing.T) {
 	if got := m.ask(message{call: "c", from: "t", to: "f", noMedia: true}.String()); got != ports {
 		t.Errorf("got %q", got)
 	}
-	// Once its end is told to the other dispatcher only, it is forgotten here too.
+	// It is ours until another dispatcher serves it.
+	u.pass(verifyEvery + time.Second)
+	if n := r.count(relaylink.List); n != 1 {
+		t.Errorf("the relay was asked for its calls %d times, want once", n)
+	}
+	r.say(relaylink.AppendReleased(nil, []byte(`{"call_id": "c", "from_tag": "other"}`)))
+	r.say(relaylink.AppendReleased(nil, []byte(`{"call_id": 7}`)))
+	eventually(t, "what cannot be read is said", func() bool { return u.logged("line of the relay cannot be read") })
+	if s := u.Stats(); s.Calls != 1 || s.Released != 0 {
+		t.Errorf("%+v: it was another call", s)
+	}
+	r.say(relaylink.AppendReleased(nil, []byte(`{"call_id": "c", "from_tag": "f"}`)))
+	eventually(t, "it is forgotten", func() bool { return u.Stats().Calls == 0 && u.Stats().Released == 1 })
+	if got := m.ask(remove("c", "f", "t")); got != "removed" {
+		t.Errorf("remove of a call that came back: %q", got)
+	}
+}
+
+// A call that was found but not served stays with its dispatcher: who only asked forgets it
+// once its relay no longer has it.
+func TestFoundCallThatWasRefused(t *testing.T) {
+	u := start(t, nil)
+	r := u.relay("a", having(relaylink.Call{CallID: "c", FromTag: "f", ToTag: "t", Owner: "d2"}), handling(func(c relaylink.Command) (string, bool) {
+		return "error no ports", c.Name == relaylink.Update
+	}))
+	if got := u.module().ask(message{call: "c", from: "t", to: "f", noMedia: true}.String()); got != "error" {
+		t.Errorf("got %q", got)
+	}
+	if u.Stats().Calls != 1 {
+		t.Errorf("%+v", u.Stats())
+	}
 	r.mu.Lock()
 	r.sessions = nil
 	r.mu.Unlock()
 	u.pass(verifyEvery + time.Second)
 	eventually(t, "it is forgotten", func() bool { return u.Stats().Calls == 0 })
+}
+
+// What another dispatcher took over while a relay was out of reach is known when it is back.
+func TestTakenOverWhileRelayIsAway(t *testing.T) {
+	u := start(t, nil)
+	r := u.relay("a")
+	m := u.module()
+	for _, call := range []string{"mine", "theirs", "before"} {
+		if got := m.ask(offer(call)); got != ports {
+			t.Fatalf("got %q", got)
+		}
+	}
+	r.mu.Lock()
+	calls := append([]relaylink.Call(nil), r.sessions...)
+	r.mu.Unlock()
+	r.close()
+	calls[1].Owner = "d2"
+	calls[2].Owner = "192.0.2.1:25060" // of the time before link/2: perhaps ours
+	u.relay("a", having(calls...))
+	eventually(t, "the other dispatcher's call is forgotten", func() bool { return u.Stats().Calls == 2 && u.Stats().Released == 1 })
 }
 
 func TestUnresponsiveRelay(t *testing.T) {

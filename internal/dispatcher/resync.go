@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -34,14 +35,17 @@ func (l *link) resync(again bool) {
 		l.log.Warn("list of the relay's calls was not answered; what we remember of it stays", "error", err)
 		return
 	}
-	has := make(map[[2]string]bool, len(calls))
+	has := make(map[[2]string]relaylink.Call, len(calls))
 	for _, c := range calls {
-		has[nameOf(c.CallID, c.FromTag)] = true
+		has[nameOf(c.CallID, c.FromTag)] = c
 		l.adopt(c)
 	}
 	purged := 0
 	for _, c := range doubtful {
-		if has[nameOf(c.id, c.fromTag)] {
+		if listed, ok := has[nameOf(c.id, c.fromTag)]; ok {
+			if l.foreign(listed) && d.calls.release(listed, l.relay) { // while we did not hear this relay
+				d.count.released.Add(1)
+			}
 			continue
 		}
 		if paged && l.has(c) { // moved between pages while we turned them
@@ -144,6 +148,13 @@ func (l *link) has(c *callState) bool {
 	return json.Unmarshal(body, &found) != nil || len(found) > 0
 }
 
+// foreign says whether a call is another dispatcher's. An address is the owner of calls that
+// were made before this relay, or we, spoke link/2: perhaps ours.
+func (l *link) foreign(listed relaylink.Call) bool {
+	_, err := netip.ParseAddrPort(listed.Owner)
+	return !l.plain && listed.Owner != "" && listed.Owner != l.d.cfg.Name && err != nil
+}
+
 // adopt takes note of a call that the relay has. A call that was placed
 // elsewhere while this relay was away, or was hung up, is ended here.
 func (l *link) adopt(listed relaylink.Call) {
@@ -165,6 +176,9 @@ func (l *link) adopt(listed relaylink.Call) {
 		c = &callState{id: listed.CallID, fromTag: listed.FromTag, toTag: listed.ToTag, dialogID: listed.DialogID, unsure: l.plain, account: accountOf(listed)}
 		t.addLocked(c)
 		c.setRelayLocked(l.relay)
+		if t.shared != nil && !l.plain { // by the former process
+			c.noted = l.relay.name
+		}
 		l.d.count.adopted.Add(1)
 	case c.hungUp && c.relay == l.relay:
 		t.deleteLocked(c)

@@ -101,6 +101,14 @@ func (s *Store) ClientConfig(passport Passport, alpn ...string) *tls.Config {
 	return cfg
 }
 
+// PeerConfig is for connections that either side may open, with the demands of both.
+func (s *Store) PeerConfig(passport Passport) *tls.Config {
+	cfg := s.ClientConfig(passport)
+	server := s.ServerConfig(passport)
+	cfg.ClientAuth, cfg.GetCertificate = server.ClientAuth, server.GetCertificate
+	return cfg
+}
+
 func (s *Store) config(passport Passport, alpn []string) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,

@@ -21,9 +21,12 @@ type admission struct {
 func (r *Relay) admit(u control.Update, owner string) (control.Answer, error) {
 	r.admission.mu.RLock()
 	defer r.admission.mu.RUnlock()
-	answer, err := r.calls.Update(u, owner, !r.admission.draining)
+	answer, before, err := r.calls.Update(u, owner, !r.admission.draining)
 	if r.admission.draining && u.HasMedia && errors.Is(err, session.ErrUnknown) {
 		return control.Answer{}, &refusal{control.ReplyHalting, errDraining.Error()}
+	}
+	if err == nil {
+		r.release(before, owner)
 	}
 	return answer, err
 }

@@ -10,8 +10,9 @@ import (
 type Calls interface {
 	// Update applies one message and answers with ports, or with an error that
 	// wraps session.ErrUnknown when there is no call and none may be created.
-	Update(u control.Update, owner string, mayCreate bool) (control.Answer, error)
-	Remove(r control.Remove) (report.Session, error)
+	// before is the call as it was, with the owner that it had.
+	Update(u control.Update, owner string, mayCreate bool) (answer control.Answer, before session.Call, err error)
+	Remove(r control.Remove) (session.Finished, error)
 	Terminate(callID, fromTag string) []session.Finished // fromTag "": all of that Call-ID
 	Sweep() []session.Finished                           // once a second: what timed out
 	EndAll(reason string) []session.Finished

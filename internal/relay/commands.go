@@ -167,10 +167,12 @@ func (c *conn) remove(cmd relaylink.Command) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	doc, err := c.relay.calls.Remove(r)
+	ended, err := c.relay.calls.Remove(r)
 	if err != nil {
 		return nil, err
 	}
+	doc := ended.Report
+	c.relay.release(session.Call{CallID: doc.CallID, FromTag: doc.FromTag, Owner: ended.Owner}, c.ownerName())
 	if c.plain {
 		c.told = doc.RecordID
 		return report.Append(nil, doc.Plain())

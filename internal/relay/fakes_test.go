@@ -38,7 +38,7 @@ func (f *fakeCalls) find(callID, tag string) int {
 	return -1
 }
 
-func (f *fakeCalls) Update(u control.Update, owner string, mayCreate bool) (control.Answer, error) {
+func (f *fakeCalls) Update(u control.Update, owner string, mayCreate bool) (control.Answer, session.Call, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last = u
@@ -46,11 +46,15 @@ func (f *fakeCalls) Update(u control.Update, owner string, mayCreate bool) (cont
 	case u.CallID == "bug":
 		panic("a bug in the session table")
 	case u.CallID == "full":
-		return control.Answer{}, errors.New("ports exhausted: all 4 of 50000:50004 are in use")
+		return control.Answer{}, session.Call{}, errors.New("ports exhausted: all 4 of 50000:50004 are in use")
 	}
-	if f.find(u.CallID, u.FromTag) < 0 {
+	var before session.Call
+	if i := f.find(u.CallID, u.FromTag); i >= 0 {
+		before = f.calls[i]
+		f.calls[i].Owner = owner
+	} else {
 		if !mayCreate || !u.HasMedia {
-			return control.Answer{}, fmt.Errorf("call %s: %w", u.CallID, session.ErrUnknown)
+			return control.Answer{}, before, fmt.Errorf("call %s: %w", u.CallID, session.ErrUnknown)
 		}
 		f.calls = append(f.calls, session.Call{CallID: u.CallID, FromTag: u.FromTag, ToTag: u.ToTag, DialogID: u.DialogID, Owner: owner})
 	}
@@ -58,7 +62,7 @@ func (f *fakeCalls) Update(u control.Update, owner string, mayCreate bool) (cont
 	for i := range u.Media {
 		a.Ports = append(a.Ports, 50002+uint16(4*i))
 	}
-	return a, nil
+	return a, before, nil
 }
 
 func (f *fakeCalls) endLocked(i int, reason string) session.Finished {
@@ -71,14 +75,14 @@ func (f *fakeCalls) endLocked(i int, reason string) session.Finished {
 	}}
 }
 
-func (f *fakeCalls) Remove(r control.Remove) (report.Session, error) {
+func (f *fakeCalls) Remove(r control.Remove) (session.Finished, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i := f.find(r.CallID, r.FromTag)
 	if i < 0 {
-		return report.Session{}, fmt.Errorf("call %s: %w", r.CallID, session.ErrUnknown)
+		return session.Finished{}, fmt.Errorf("call %s: %w", r.CallID, session.ErrUnknown)
 	}
-	return f.endLocked(i, report.ReasonRemoved).Report, nil
+	return f.endLocked(i, report.ReasonRemoved), nil
 }
 
 func (f *fakeCalls) Terminate(callID, fromTag string) (ended []session.Finished) {

@@ -6,6 +6,7 @@ import (
 
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/internal/session"
+	"example.org/mediaproxy/internal/wire/relaylink"
 )
 
 // place is what deliver needs to know of one link.
@@ -112,6 +113,32 @@ func (r *Relay) named(doc report.Session) report.Session {
 		doc.Relay = r.cfg.Name
 	}
 	return doc
+}
+
+// release tells the former owner of a call that another dispatcher serves it now, or has
+// ended it: its memory of the call would never be set right by anything else.
+func (r *Relay) release(before session.Call, by string) {
+	if before.Owner == "" || before.Owner == by {
+		return
+	}
+	for _, l := range r.allLinks() {
+		if c := l.connected(); c != nil && !c.plain && l.owns(before.Owner) && !l.owns(by) && l.hears(relaylink.FeatureReleased) {
+			c.released(before)
+		}
+	}
+}
+
+// released says on this connection that a call is no longer its dispatcher's.
+func (c *conn) released(call session.Call) {
+	body, err := report.Append(nil, relaylink.Call{CallID: report.Text(call.CallID), FromTag: report.Text(call.FromTag)})
+	if err == nil {
+		err = c.out.add(relaylink.AppendReleased(nil, body))
+	}
+	if err != nil { // the dispatcher compares its calls with ours when it is back
+		c.log.Debug("the former dispatcher of a call does not know that it has another one", "call_id", call.CallID, "error", err)
+		return
+	}
+	c.out.flush()
 }
 
 // owned counts the calls and unacknowledged records of the dispatcher behind a

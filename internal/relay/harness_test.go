@@ -157,7 +157,7 @@ func (d *remote) send(text string) {
 }
 
 // greet exchanges the greetings of link/2 and returns the relay's.
-func (d *remote) greet(name string) relaylink.RelayHello {
+func (d *remote) greet(name string, features ...string) relaylink.RelayHello {
 	d.t.Helper()
 	line := d.next()
 	body, ok := strings.CutPrefix(strings.TrimSuffix(line, "\r\n"), "hello ")
@@ -168,7 +168,11 @@ func (d *remote) greet(name string) relaylink.RelayHello {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.send(fmt.Sprintf("hello {\"name\": %q, \"instance\": \"i-%s\", \"version\": \"1\", \"features\": []}\r\n", name, name))
+	known, err := json.Marshal(append([]string{}, features...))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.send(fmt.Sprintf("hello {\"name\": %q, \"instance\": \"i-%s\", \"version\": \"1\", \"features\": %s}\r\n", name, name, known))
 	return hello
 }
 

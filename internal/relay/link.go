@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -166,6 +167,13 @@ func (l *link) connected() *conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.conn
+}
+
+// hears reports whether the dispatcher knows a feature.
+func (l *link) hears(feature string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Contains(l.peer.Features, feature)
 }
 
 // owns reports whether calls of that owner belong to the dispatcher behind

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,11 +36,11 @@ type peer struct {
 	refusals int
 }
 
-func startPeer(t *testing.T, ca *authority, addr, dir string) *peer {
+func startPeer(t *testing.T, ca *authority, name, addr, dir string) *peer {
 	t.Helper()
 	p := &peer{t: t, ended: make(chan error, 1)}
 	d, err := dispatcher.New(dispatcher.Config{
-		Name: "d1", SocketPath: filepath.Join(dir, "s"), RelayListen: netip.MustParseAddrPort(addr),
+		Name: name, SocketPath: filepath.Join(dir, name), RelayListen: netip.MustParseAddrPort(addr),
 		RelayTLS: ca.config("dispatcher"), Finished: p.hook,
 	}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
@@ -129,6 +130,9 @@ func (p *peer) remove(callID string) string {
 	return p.ask("remove", control.Remove{CallID: callID, FromTag: "f"}.Headers()...)
 }
 
+// pairs counts those of pairUp.
+var pairs atomic.Uint32
+
 // pairUp runs dispatcher and relay of this program. again starts another
 // dispatcher in the place of the first.
 func pairUp(t *testing.T, plain bool) (g *rig, network *forward.Fake, p *peer, again func() *peer) {
@@ -138,10 +142,10 @@ func pairUp(t *testing.T, plain bool) (g *rig, network *forward.Fake, p *peer, a
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	// An address of this process alone: no other program on this machine may take the
-	// port while the first dispatcher has gone and the second has not come.
-	own := fmt.Sprintf("127.%d.%d.1:0", 64+os.Getpid()%64, os.Getpid()/64%256)
-	p = startPeer(t, ca, own, dir)
+	// An address of this test alone: nobody may take the port while the first dispatcher
+	// has gone and the second has not come.
+	own := fmt.Sprintf("127.%d.%d.%d:0", 64+os.Getpid()%64, os.Getpid()/64%256, 1+pairs.Add(1)%250)
+	p = startPeer(t, ca, "d1", own, dir)
 	addr := p.d.RelayAddr().String()
 	config := ca.config("relay", relaylink.ALPN)
 	if plain {
@@ -153,7 +157,7 @@ func pairUp(t *testing.T, plain bool) (g *rig, network *forward.Fake, p *peer, a
 		c.Dispatchers, c.Dial = []string{addr}, dialTLS(config)
 		c.ReconnectDelay, c.KeepaliveInterval, c.RepeatInterval = 50*time.Millisecond, time.Second, 500*time.Millisecond
 	})
-	return g, network, p, func() *peer { return startPeer(t, ca, addr, dir) }
+	return g, network, p, func() *peer { return startPeer(t, ca, "d1", addr, dir) }
 }
 
 func TestOwnDispatcher(t *testing.T) {
@@ -208,4 +212,49 @@ func TestOwnDispatcherThatCannotStore(t *testing.T) {
 	}
 	p.store(true)
 	waitFor(t, "it is stored in the end", func() bool { return g.relay.Stats().Waiting == 0 && strings.Count(p.reports(), "c1") == 1 })
+}
+
+// Whoever of two dispatchers serves a call last owns it: the other forgets it, finds it
+// again when it is asked, and is not told of its end.
+func TestTwoOwnDispatchers(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	dir, err := os.MkdirTemp("", "mp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	a, b := startPeer(t, ca, "d1", "127.0.0.1:0", dir), startPeer(t, ca, "d2", "127.0.0.1:0", dir)
+	network := forward.NewFake()
+	g := start(t, func(g *rig, c *Config) {
+		realTable(t, network)(g, c)
+		c.Dispatchers, c.Dial = []string{a.d.RelayAddr().String(), b.d.RelayAddr().String()}, dialTLS(ca.config("relay", relaylink.ALPN))
+		c.ReconnectDelay, c.KeepaliveInterval, c.RepeatInterval = 50*time.Millisecond, time.Second, 500*time.Millisecond
+	})
+	waitFor(t, "both are connected", func() bool { return a.d.Stats().Relays == 1 && b.d.Stats().Relays == 1 })
+	later := func(p *peer, callID string) string {
+		u := control.Update{Kind: control.KindRequest, CallID: callID, FromTag: "f", ToTag: "t", FromURI: "a@x", ToURI: "b@x", UserAgent: "UA", CSeq: 2,
+			DialogID: "77", HasMedia: true, Media: []control.Media{{Type: "audio", Addr: netip.MustParseAddr("192.0.2.5"), Port: 4000, Direction: "sendrecv"}}}
+		return p.ask("update", u.Headers()...)
+	}
+	for i, c := range []string{"dies", "removed"} {
+		waitFor(t, "the call is set up", func() bool { return strings.HasPrefix(a.offer(c), "203.0.113.9 ") })
+		if got := later(b, c); !strings.HasPrefix(got, "203.0.113.9 ") {
+			t.Errorf("the second dispatcher answered %q", got)
+		}
+		waitFor(t, "the first has forgotten the call", func() bool { return a.d.Stats().Calls == 0 && b.d.Stats().Calls == i+1 })
+	}
+	if got := later(a, "removed"); !strings.HasPrefix(got, "203.0.113.9 ") {
+		t.Errorf("the first dispatcher answered %q", got)
+	}
+	waitFor(t, "the second has forgotten that call", func() bool { return a.d.Stats().Calls == 1 && b.d.Stats().Calls == 1 })
+	if got := b.remove("removed"); got != "removed" {
+		t.Errorf("got %q", got)
+	}
+	network.Advance(91 * time.Second)
+	waitFor(t, "the reports are taken", func() bool { return g.table.Len() == 0 && g.relay.Stats().Waiting == 0 })
+	if got, want := b.reports(), "removed removed, dies "+report.ReasonUnanswered; got != want || a.reports() != "" {
+		t.Errorf("reports %q at the second dispatcher, want %q, and %q at the first", got, want, a.reports())
+	}
+	waitFor(t, "nobody remembers a call", func() bool { return a.d.Stats().Calls == 0 && b.d.Stats().Calls == 0 })
 }

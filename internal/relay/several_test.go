@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"example.org/mediaproxy/internal/wire/relaylink"
 )
 
 const addrC = "192.0.2.3:25060"
@@ -288,5 +290,43 @@ func TestConfiguredPortRule(t *testing.T) {
 			g.dns.hosts["first.example"] = addrs("192.0.2.1")
 		})
 		g.accept(addrA)
+	})
+}
+
+// The dispatcher that served a call last is told of its end, and the one that had it before
+// hears that it has lost it, if it wants to know.
+func TestCallThatChangesItsDispatcher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := start(t, both)
+		d := g.acceptAll(addrA, addrB)
+		a, b := d[addrA], d[addrB]
+		a.greet("da", relaylink.FeatureReleased)
+		b.greet("db")
+		for _, call := range []string{"moved", "back", "removed"} {
+			a.offer("1", call)
+			a.want("1 203.0.113.9 50002")
+			b.offer("2", call)
+			b.want("2 203.0.113.9 50002")
+			a.want(`released {"call_id": "` + call + `", "from_tag": "f", "to_tag": "", "dialog_id": "", "owner": ""}`)
+		}
+		a.offer("3", "back") // db does not want to know
+		a.want("3 203.0.113.9 50002")
+		a.send("remove 4\r\ncall_id: removed\r\nfrom_tag: f\r\n\r\n")
+		if got := a.skipTo("4 "); !strings.Contains(got, "removed") {
+			t.Errorf("got %s", got)
+		}
+		a.send("ack r1\r\n")
+		g.calls.expire("moved")
+		if got := b.expired().CallID; got != "moved" {
+			t.Errorf("got report of %s at its last dispatcher, want moved", got)
+		}
+		b.send("ack r2\r\n")
+		g.calls.expire("back")
+		if got := a.expired().CallID; got != "back" {
+			t.Errorf("got report of %s at its last dispatcher, want back", got)
+		}
+		a.send("ack r3\r\n")
+		a.none(30 * time.Second)
+		b.none(30 * time.Second)
 	})
 }

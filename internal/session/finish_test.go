@@ -18,10 +18,11 @@ func TestDocument(t *testing.T) {
 	b.network.Deliver(netip.MustParseAddrPort(relayIP+":50000"), netip.MustParseAddrPort("10.0.0.1:4000"), rtpPacket(8))
 	b.network.Deliver(netip.MustParseAddrPort(relayIP+":50002"), netip.MustParseAddrPort("10.0.0.2:3000"), rtpPacket(101))
 	b.advance(3500 * time.Millisecond)
-	d, err := b.Remove(control.Remove{CallID: "c", FromTag: "F"})
+	f, err := b.Remove(control.Remove{CallID: "c", FromTag: "F"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	d := f.Report
 	if d.RecordID == "" || d.Reason != report.ReasonRemoved {
 		t.Errorf("record %q reason %q", d.RecordID, d.Reason)
 	}
@@ -120,7 +121,7 @@ func TestUnselectedICE(t *testing.T) {
 		{Kind: control.KindReply, CSeq: 1, ToTag: "T", Media: []control.Media{{Type: "audio", Addr: netip.MustParseAddr("10.0.0.2"), Port: 3000, ICE: true}, {Type: "video", Addr: netip.MustParseAddr("10.0.0.2"), Port: 0}}},
 	} {
 		u.CallID, u.FromTag, u.HasMedia = "c", "F", true
-		if _, err := b.Update(u, "d", true); err != nil {
+		if _, _, err := b.Update(u, "d", true); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -91,7 +91,7 @@ func (b *bench) say(t testing.TB, message string) string {
 		u.HasMedia = true
 		u.Media = append(u.Media, shorthand(t, w, host))
 	}
-	answer, err := b.Update(u, "dispatcher", true)
+	answer, _, err := b.Update(u, "dispatcher", true)
 	if err != nil {
 		return "error"
 	}
@@ -253,7 +253,7 @@ func (v vector) run(t *testing.T, after func(b *bench, step int)) {
 func TestSessionsOfOneCallIDStayApart(t *testing.T) {
 	b := newBench(t, nil)
 	offer := func(tag string) string {
-		a, err := b.Update(control.Update{Kind: control.KindRequest, CallID: "c", FromTag: tag, CSeq: 1, HasMedia: true,
+		a, _, err := b.Update(control.Update{Kind: control.KindRequest, CallID: "c", FromTag: tag, CSeq: 1, HasMedia: true,
 			Media: []control.Media{{Type: "audio", Addr: netip.MustParseAddr("10.0.0.1"), Port: 4000, Direction: "sendrecv"}}}, "d", true)
 		if err != nil {
 			t.Fatal(err)
@@ -303,13 +303,13 @@ func TestDraining(t *testing.T) {
 	b := newBench(t, nil)
 	u := control.Update{Kind: control.KindRequest, CallID: "c", FromTag: "F", CSeq: 1, HasMedia: true,
 		Media: []control.Media{{Type: "audio", Addr: netip.MustParseAddr("10.0.0.1"), Port: 4000}}}
-	if _, err := b.Update(u, "d", false); err != ErrUnknown {
+	if _, _, err := b.Update(u, "d", false); err != ErrUnknown {
 		t.Errorf("a new session: %v, want %v", err, ErrUnknown)
 	}
-	if _, err := b.Update(u, "d", true); err != nil {
+	if _, _, err := b.Update(u, "d", true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Update(u, "d", false); err != nil {
+	if _, _, err := b.Update(u, "d", false); err != nil {
 		t.Errorf("a known session: %v", err)
 	}
 }
@@ -318,7 +318,7 @@ func TestFamilies(t *testing.T) {
 	b := newBench(t, nil)
 	u := control.Update{Kind: control.KindRequest, CallID: "c", FromTag: "F", CSeq: 1, HasMedia: true, Media: []control.Media{
 		{Type: "audio", Addr: netip.MustParseAddr("2001:db8::5"), Port: 4000}, {Type: "video", Addr: netip.MustParseAddr("10.0.0.1"), Port: 4002}}}
-	a, err := b.Update(u, "d", true)
+	a, _, err := b.Update(u, "d", true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,11 +19,11 @@ func (b *bench) make(t testing.TB, callID string) {
 	u := control.Update{Kind: control.KindRequest, CallID: callID, FromTag: "F", CSeq: 1, FromURI: "alice@example.com", ToURI: "bob@example.com", HasMedia: true,
 		DialogID: "1:2", Signaling: control.Signaling{Username: "alice"},
 		Media: []control.Media{{Type: "audio", Addr: netip.MustParseAddr("10.0.0.1"), Port: 4000, Direction: "sendrecv"}}}
-	if _, err := b.Update(u, "d", true); err != nil {
+	if _, _, err := b.Update(u, "d", true); err != nil {
 		t.Fatal(err)
 	}
 	u.Kind, u.ToTag = control.KindReply, "T"
-	if _, err := b.Update(u, "d", false); err != nil {
+	if _, _, err := b.Update(u, "d", false); err != nil {
 		t.Fatal(err)
 	}
 }

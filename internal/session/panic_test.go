@@ -34,7 +34,7 @@ func TestPanicLeavesNothingBehind(t *testing.T) {
 	if f := b.Sweep(); len(f) != 0 {
 		t.Errorf("%d sessions finished", len(f))
 	}
-	if _, err := b.Update(u, "d", true); err != nil {
+	if _, _, err := b.Update(u, "d", true); err != nil {
 		t.Errorf("the same call again: %v", err)
 	}
 	b.EndAll("test")

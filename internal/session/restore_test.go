@@ -171,7 +171,7 @@ func TestOldOffersAreKept(t *testing.T) {
 	}
 	u := control.Update{Kind: control.KindRequest, CallID: "c", FromTag: "F", CSeq: 99, HasMedia: true, Media: []control.Media{
 		{Type: "audio", Addr: netip.MustParseAddr("2001:db8::5"), Port: 4000}, {Type: "video", Addr: netip.MustParseAddr("2001:db8::5")}}}
-	if _, err := b.Update(u, "d", true); err != nil {
+	if _, _, err := b.Update(u, "d", true); err != nil {
 		t.Fatal(err)
 	}
 	restartAndCompare(t, b, true)
@@ -206,7 +206,8 @@ func (b *bench) event(n int) string {
 		if pick(6) > 0 {
 			return ""
 		}
-		doc, err := b.Remove(control.Remove{CallID: call, FromTag: "F"})
+		ended, err := b.Remove(control.Remove{CallID: call, FromTag: "F"})
+		doc := ended.Report
 		return fmt.Sprint(doc.CallID, doc.Duration, len(doc.Streams), err)
 	}
 	u := control.Update{Kind: control.KindRequest, CallID: call, FromTag: "F", FromURI: "a@example.com", ToURI: "b@example.com", UserAgent: "UA",
@@ -222,7 +223,7 @@ func (b *bench) event(n int) string {
 			Port: []uint16{4000, 3000, 0}[pick(3)], Direction: []string{"sendrecv", "sendonly"}[pick(2)], ICE: pick(5) == 0}
 		u.HasMedia, u.Media = true, append(u.Media, m)
 	}
-	answer, err := b.Update(u, "dispatcher", true)
+	answer, _, err := b.Update(u, "dispatcher", true)
 	return fmt.Sprint(answer, err)
 }
 
@@ -252,7 +253,7 @@ func TestReportsOutliveTheProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if line, _ := report.Append(nil, want); !bytes.Equal(got, line) {
+		if line, _ := report.Append(nil, want.Report); !bytes.Equal(got, line) {
 			t.Errorf("got\n%s\nwant\n%s", got, line)
 		}
 	}
@@ -260,7 +261,7 @@ func TestReportsOutliveTheProcess(t *testing.T) {
 	if len(b.keeper) != 1 {
 		t.Error("another report was acknowledged, and this one is gone")
 	}
-	b.Acknowledged(want.RecordID)
+	b.Acknowledged(want.Report.RecordID)
 	if reports := b.restart(t); len(reports) != 0 || len(b.keeper) != 0 {
 		t.Errorf("%d reports, %d records after the acknowledgement", len(reports), len(b.keeper))
 	}
@@ -344,7 +345,7 @@ func TestPortLostMeanwhile(t *testing.T) {
 	b.say(t, "a1 A3000 V3010")
 	other := control.Update{Kind: control.KindRequest, CallID: "other", FromTag: "F", CSeq: 1, HasMedia: true,
 		Media: []control.Media{{Type: "audio", Addr: netip.MustParseAddr("10.0.0.9"), Port: 4000, Direction: "sendrecv"}}}
-	want, err := b.Update(other, "d2", true)
+	want, _, err := b.Update(other, "d2", true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +367,7 @@ func TestPortLostMeanwhile(t *testing.T) {
 	if s := log.String(); strings.Count(s, "level=ERROR") != 1 || !strings.Contains(s, "call_id=c ") || !strings.Contains(s, ":50006") {
 		t.Errorf("the log says %s", s)
 	}
-	if got, err := b.Update(other, "d2", false); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+	if got, _, err := b.Update(other, "d2", false); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("the other call: %v %v, want %v", got, err, want)
 	}
 	if n := b.network.OpenPorts(); n != 4 {
@@ -499,4 +500,21 @@ func BenchmarkKeep(b *testing.B) {
 		s.keep()
 	}
 	b.ReportMetric(float64(len(t.keeper["call/1"])), "bytes")
+}
+
+// The dispatcher that served a call last owns it, in the next process too.
+func TestOwnerIsWhoServedItLast(t *testing.T) {
+	b := newBench(t, nil)
+	offer := control.Update{Kind: control.KindRequest, CallID: "c", FromTag: "F", CSeq: 1, HasMedia: true,
+		Media: []control.Media{{Type: "audio", Addr: netip.MustParseAddr("10.0.0.1"), Port: 4000, Direction: "sendrecv"}}}
+	if _, before, err := b.Update(offer, "d1", true); err != nil || before.Owner != "" {
+		t.Fatalf("a new call was %q's, %v", before.Owner, err)
+	}
+	offer.CSeq, offer.ToTag = 2, "T"
+	if _, before, err := b.Update(offer, "d2", false); err != nil || before.Owner != "d1" || before.CallID != "c" || before.FromTag != "F" {
+		t.Fatalf("before: %+v, %v", before, err)
+	}
+	if reports := b.restart(t); len(reports) != 0 || b.Len() != 1 || b.Calls()[0].Owner != "d2" {
+		t.Errorf("%d reports, calls %+v", len(reports), b.Calls())
+	}
 }

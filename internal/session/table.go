@@ -98,7 +98,8 @@ type Finished struct {
 	Report report.Session
 }
 
-// Call names a session, without its statistics.
+// Call names a session, without its statistics. Its owner is the dispatcher that served it
+// last.
 type Call struct {
 	CallID, FromTag, ToTag, DialogID, Owner string
 	RecordID, FromURI, ToURI, Username      string
@@ -106,22 +107,28 @@ type Call struct {
 }
 
 // Update applies one SIP message and returns the ports to write into its SDP.
-// owner is the dispatcher that asks. Without mayCreate an unknown session is an
-// error. On an error nothing has changed.
-func (t *Table) Update(u control.Update, owner string, mayCreate bool) (control.Answer, error) {
+// owner is the dispatcher that asks, whose call it is from now on; before is the call as
+// it was. Without mayCreate an unknown session is an error. On an error nothing has changed.
+func (t *Table) Update(u control.Update, owner string, mayCreate bool) (answer control.Answer, before Call, err error) {
 	for {
 		s, created, err := t.lookup(u, mayCreate)
 		if err != nil {
-			return control.Answer{}, err
+			return control.Answer{}, Call{}, err
 		}
 		if !created {
 			s.mu.Lock()
 		}
+		before := s.callLocked()
 		answer, applied, err := t.applyLocked(s, created, u, owner)
 		if applied {
-			return answer, err
+			return answer, before, err
 		}
 	}
+}
+
+func (s *Session) callLocked() Call {
+	return Call{CallID: s.callID, FromTag: s.fromTag, ToTag: s.toTag, DialogID: s.dialogID, Owner: s.owner,
+		RecordID: s.record, FromURI: s.fromURI, ToURI: s.toURI, Username: s.username, Start: s.start}
 }
 
 // applyLocked gives a message to a locked session and unlocks it. A session that
@@ -185,18 +192,18 @@ func (t *Table) Known(callID, fromTag, toTag string) bool {
 }
 
 // Remove ends a session because the SIP proxy said so.
-func (t *Table) Remove(r control.Remove) (report.Session, error) {
+func (t *Table) Remove(r control.Remove) (Finished, error) {
 	t.mu.RLock()
 	s := t.find(r.CallID, r.FromTag, r.ToTag)
 	t.mu.RUnlock()
 	if s == nil {
-		return report.Session{}, ErrUnknown
+		return Finished{}, ErrUnknown
 	}
 	f, ok := s.finish(report.ReasonRemoved, report.StatusClosed)
 	if !ok {
-		return report.Session{}, ErrUnknown
+		return Finished{}, ErrUnknown
 	}
-	return f.Report, nil
+	return f, nil
 }
 
 // Terminate ends the sessions of a Call-ID, or the one with this From tag.
@@ -276,8 +283,7 @@ func (t *Table) Calls() []Call {
 	out := make([]Call, len(sessions))
 	for i, s := range sessions {
 		s.mu.Lock()
-		out[i] = Call{CallID: s.callID, FromTag: s.fromTag, ToTag: s.toTag, DialogID: s.dialogID, Owner: s.owner,
-			RecordID: s.record, FromURI: s.fromURI, ToURI: s.toURI, Username: s.username, Start: s.start}
+		out[i] = s.callLocked()
 		s.mu.Unlock()
 	}
 	return out

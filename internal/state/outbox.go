@@ -1,11 +1,14 @@
 // Package state keeps what a dispatcher owes until somebody has it, whatever happens to
-// the process or the machine meanwhile.
+// the process or the machine meanwhile; and, in a cluster, what dispatchers tell each other.
 //
 //	Add ─▶ on disk, once for each receiver ─▶ Receive ─▶ handled: gone
 //	                                             └─ failed: again, later
+//	Map.Put ─▶ a queue ─▶ the cluster ─▶ Map.Get, of any dispatcher
 //
-// It does not know what its records mean. It is a JetStream server inside the process,
-// which listens to nobody.
+// It does not know what its records and keys mean. An Outbox lies in a JetStream server
+// inside the process, which listens to nobody and needs nobody. A Cluster is more of these
+// servers, joined over TLS, or a NATS cluster that runs elsewhere: its Map, and Outboxes
+// that are replicated. Nothing here waits for a cluster, except who asks it something.
 package state
 
 import (
@@ -41,21 +44,20 @@ func (c *Config) setDefaults() {
 }
 
 const (
-	streamName = "outbox"
-	subject    = "outbox."
-	startTime  = 30 * time.Second // to read what waits
-	addTime    = 10 * time.Second
-	sameRecord = 10 * time.Minute // within which a record that is added again is known
+	localStream = "outbox"
+	localPrefix = "outbox."
+	addTime     = 10 * time.Second
+	sameRecord  = 10 * time.Minute // within which a record that is added again is known
 )
 
 // Outbox is open until Close. Its methods may be called from anywhere.
 type Outbox struct {
-	cfg    Config
-	log    *slog.Logger
-	server *server.Server
-	conn   *nats.Conn
-	js     jetstream.JetStream
-	stream jetstream.Stream
+	cfg          Config
+	log          *slog.Logger
+	node         *node // nil: the cluster's
+	js           jetstream.JetStream
+	name, prefix string // of its stream, and of its subjects
+	stream       jetstream.Stream
 }
 
 // Open makes the outbox, or finds what a former process left in it.
@@ -64,41 +66,34 @@ func Open(cfg Config, log *slog.Logger) (_ *Outbox, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the outbox's folder: %w", err)
 	}
-	o := &Outbox{cfg: cfg, log: log}
-	defer func() {
-		if err != nil {
-			o.Close()
-		}
-	}()
-	// SyncAlways: what was taken is on the disk. Without it that is so two minutes later.
-	o.server, err = server.NewServer(&server.Options{
-		ServerName: "mediaproxy", DontListen: true, NoSigs: true, JetStream: true, StoreDir: cfg.Dir, SyncAlways: true,
+	o := &Outbox{cfg: cfg, log: log, name: localStream, prefix: localPrefix}
+	o.node, err = startNode(&server.Options{
+		ServerName: "mediaproxy", DontListen: true, StoreDir: cfg.Dir,
 		JetStreamMaxStore: cfg.MaxDisk + cfg.MaxDisk/4, JetStreamMaxMemory: 64 << 20,
-	})
+	}, log, "outbox")
 	if err != nil {
 		return nil, fmt.Errorf("open the outbox in %s: %w", cfg.Dir, err)
 	}
-	o.server.SetLoggerV2(serverLog{log}, false, false, false)
-	o.server.Start()
-	if !o.server.ReadyForConnections(startTime) {
-		return nil, fmt.Errorf("open the outbox in %s: not ready within %v", cfg.Dir, startTime)
-	}
-	if o.conn, err = nats.Connect("", nats.InProcessServer(o.server), nats.MaxReconnects(-1)); err != nil {
-		return nil, fmt.Errorf("open the outbox in %s: %w", cfg.Dir, err)
-	}
-	if o.js, err = jetstream.New(o.conn); err != nil {
-		return nil, err
-	}
+	o.js = o.node.js
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
-	o.stream, err = o.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
-		Name: streamName, Subjects: []string{subject + ">"}, Storage: jetstream.FileStorage, Retention: jetstream.WorkQueuePolicy,
-		MaxBytes: cfg.MaxDisk, Discard: jetstream.DiscardNew, Duplicates: sameRecord,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open the outbox in %s: %w", cfg.Dir, err)
+	if err = o.make(ctx, 1); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the outbox in %s: %w", cfg.Dir, err), o.Close())
 	}
 	return o, nil
+}
+
+// make makes the stream, or finds it.
+func (o *Outbox) make(ctx context.Context, replicas int) error {
+	if err := checkSchema(ctx, o.js, o.name); err != nil {
+		return err
+	}
+	stream, err := o.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name: o.name, Subjects: []string{o.prefix + ">"}, Storage: jetstream.FileStorage, Retention: jetstream.WorkQueuePolicy,
+		MaxBytes: o.cfg.MaxDisk, Discard: jetstream.DiscardNew, Duplicates: sameRecord, Replicas: replicas, Metadata: schemaMetadata(),
+	})
+	o.stream = stream
+	return err
 }
 
 // Add keeps a record for each of the receivers. After nil it outlives the process and the
@@ -108,7 +103,7 @@ func (o *Outbox) Add(ctx context.Context, id string, data []byte, receivers ...s
 	ctx, cancel := context.WithTimeout(ctx, addTime)
 	defer cancel()
 	for _, receiver := range receivers {
-		m := &nats.Msg{Subject: subject + receiver, Data: data, Header: nats.Header{headerID: {id}}}
+		m := &nats.Msg{Subject: o.prefix + receiver, Data: data, Header: nats.Header{headerID: {id}}}
 		if _, err := o.js.PublishMsg(ctx, m, jetstream.WithMsgID(receiver+" "+id)); err != nil {
 			if strings.Contains(err.Error(), "maximum bytes exceeded") {
 				err = fmt.Errorf("%w (%d bytes): %w", ErrFull, o.cfg.MaxDisk, err)
@@ -137,14 +132,14 @@ type Queue struct {
 
 // Queue tells what waits for a receiver.
 func (o *Outbox) Queue(ctx context.Context, receiver string) (q Queue, err error) {
-	info, err := o.stream.Info(ctx, jetstream.WithSubjectFilter(subject+receiver))
+	info, err := o.stream.Info(ctx, jetstream.WithSubjectFilter(o.prefix+receiver))
 	if err != nil {
 		return q, fmt.Errorf("look at what waits for %s: %w", receiver, err)
 	}
-	if q.Waiting = info.State.Subjects[subject+receiver]; q.Waiting == 0 {
+	if q.Waiting = info.State.Subjects[o.prefix+receiver]; q.Waiting == 0 {
 		return q, nil
 	}
-	oldest, err := o.stream.GetMsg(ctx, 0, jetstream.WithGetMsgSubject(subject+receiver))
+	oldest, err := o.stream.GetMsg(ctx, 0, jetstream.WithGetMsgSubject(o.prefix+receiver))
 	if errors.Is(err, jetstream.ErrMsgNotFound) { // it was handled meanwhile
 		return Queue{}, nil
 	}
@@ -157,26 +152,21 @@ func (o *Outbox) Queue(ctx context.Context, receiver string) (q Queue, err error
 
 // Receivers are all for whom something waits, whoever they are.
 func (o *Outbox) Receivers(ctx context.Context) (map[string]uint64, error) {
-	info, err := o.stream.Info(ctx, jetstream.WithSubjectFilter(subject+">"))
+	info, err := o.stream.Info(ctx, jetstream.WithSubjectFilter(o.prefix+">"))
 	if err != nil {
 		return nil, fmt.Errorf("look at the outbox: %w", err)
 	}
 	waiting := map[string]uint64{}
 	for s, n := range info.State.Subjects {
-		waiting[strings.TrimPrefix(s, subject)] = n
+		waiting[strings.TrimPrefix(s, o.prefix)] = n
 	}
 	return waiting, nil
 }
 
 // Close leaves what waits to the next process.
 func (o *Outbox) Close() error {
-	if o.conn != nil {
-		_ = o.conn.FlushTimeout(time.Second) // the last refusals
-		o.conn.Close()
-	}
-	if o.server != nil {
-		o.server.Shutdown()
-		o.server.WaitForShutdown()
+	if o.node != nil {
+		o.node.close()
 	}
 	return nil
 }

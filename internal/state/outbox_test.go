@@ -225,7 +225,7 @@ func TestEndsWhileHandling(t *testing.T) {
 		add(t, o, "r", "a")
 		began := make(chan struct{})
 		receive(t, o, "a", func(Record) error {
-			o.conn.Close() // nothing it says is heard
+			o.node.conn.Close() // nothing it says is heard
 			close(began)
 			return errors.New("too late")
 		})

@@ -32,8 +32,8 @@ type Handler struct {
 // Records that wait are handled together, if the receiver can; when that fails each is tried
 // alone. A process that dies while it handles a record finds it again soon.
 func (o *Outbox) Receive(ctx context.Context, receiver string, h Handler) error {
-	consumer, err := o.js.CreateOrUpdateConsumer(ctx, streamName, jetstream.ConsumerConfig{
-		Durable: receiver, FilterSubject: subject + receiver, AckPolicy: jetstream.AckExplicitPolicy,
+	consumer, err := o.js.CreateOrUpdateConsumer(ctx, o.name, jetstream.ConsumerConfig{
+		Durable: receiver, FilterSubject: o.prefix + receiver, AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: o.cfg.Silence, MaxAckPending: atHand, MaxDeliver: -1,
 	})
 	if err != nil {

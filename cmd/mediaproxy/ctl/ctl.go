@@ -64,9 +64,9 @@ Exit codes: 0 done, 1 failed or refused, 2 mistake in the command line, 3 nothin
 found.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage("no command %s; there are summary, sessions, session, explain, terminate, drain, accounting, version", args[0])
+				return usage("no command %s; there are summary, sessions, session, explain, terminate, drain, accounting, cluster, version", args[0])
 			}
-			return usage("a command is needed: summary, sessions, session, explain, terminate, drain, accounting or version")
+			return usage("a command is needed: summary, sessions, session, explain, terminate, drain, accounting, cluster or version")
 		},
 		RunE: func(*cobra.Command, []string) error { return nil }, // Args never lets it
 	}
@@ -83,7 +83,7 @@ found.`,
 	flags.DurationVar(&c.target.timeout, "timeout", 15*time.Second, "how long to wait for an answer")
 	flags.BoolVar(&c.json, "json", false, "print JSON")
 	cmd.AddCommand(c.summaryCommand(), c.sessionsCommand(), c.sessionCommand(), c.explainCommand(),
-		c.terminateCommand(), c.drainCommand(), c.accountingCommand(), c.versionCommand())
+		c.terminateCommand(), c.drainCommand(), c.accountingCommand(), c.clusterCommand(), c.versionCommand())
 	return cmd
 }
 
@@ -127,6 +127,15 @@ func (c *control) accountingCommand() *cobra.Command {
 		Use: "accounting", Short: "Show what waits to be stored, and what went wrong", Args: words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.list(cmd, manage.Request{Verb: manage.Accounting}, printBackends, nothing("finished calls are not stored: accounting in section [Dispatcher] names no back-end"))
+		},
+	}
+}
+
+func (c *control) clusterCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "cluster", Short: "Show the other dispatchers, and what they share", Args: words(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.list(cmd, manage.Request{Verb: manage.Cluster}, printCluster, nothing("this dispatcher is not part of a cluster: section [Cluster] names neither peers nor urls"))
 		},
 	}
 }

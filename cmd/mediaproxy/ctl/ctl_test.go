@@ -81,6 +81,8 @@ func fake(t *testing.T, format manage.Format) *fakeDispatcher {
 		"sessions from=al to=bo relay=r order=-duration limit=5": encode(t, format, calls[0]),
 		"sessions lost":     encode(t, format),
 		"sessions limit=7":  encode(t, format),
+		"accounting":        encode(t, format, report.Backend{Name: "webhook", Waiting: 3, OldestAge: 12, Stored: 7, Failed: 2, LastError: "away\x1b", LastErrorAge: 4}),
+		"cluster":           encode(t, format, inCluster),
 		"drain refused":     "error this relay is an older program\x1b and cannot drain\r\n",
 		"session cut":       `[{"call_id": "`,
 		"session hangup":    "",
@@ -92,6 +94,9 @@ func fake(t *testing.T, format manage.Format) *fakeDispatcher {
 	}}
 }
 
+var inCluster = report.Cluster{Name: "sip2", Size: 3, Leader: "sip1", Replicas: 3, MapOpen: true, Entries: 41, Queued: 1, Written: 90, Retried: 2, Located: 5, Hinted: 4, TakenOver: 6,
+	Servers: []report.Server{{Name: "sip1", Seen: true, Leader: true}, {Name: "sip2\x1b", Seen: true, Self: true}}}
+
 func TestGolden(t *testing.T) {
 	for _, format := range []manage.Format{manage.Array, manage.Lines} {
 		dir := fake(t, format).onSocket(t)
@@ -102,6 +107,8 @@ func TestGolden(t *testing.T) {
 			"sessions-filter":  {"sessions", "--from", "al", "--to", "bo", "--relay", "r", "--order", "-duration", "--limit", "5"},
 			"sessions-nothing": {"sessions", "--limit", "7"},
 			"session":          {"session", "c1"},
+			"accounting":       {"accounting"},
+			"cluster":          {"cluster"},
 			"terminate":        {"terminate", "c1"},
 			"terminate-json":   {"terminate", "c2", "--json"},
 			"terminate-more":   {"terminate", "c2"},

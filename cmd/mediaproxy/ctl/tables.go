@@ -80,6 +80,57 @@ func printBackends(out io.Writer, docs []json.RawMessage) error {
 	return t.w.Flush()
 }
 
+func printCluster(out io.Writer, docs []json.RawMessage) error {
+	clusters, err := decode[report.Cluster](docs)
+	if err != nil {
+		return err
+	}
+	for _, c := range clusters {
+		t := newTable(out, "SERVER", "STATE", "ROLE")
+		for _, s := range c.Servers {
+			state, role := "away", ""
+			if s.Seen {
+				state = "connected"
+			}
+			if s.Self {
+				state = "asked"
+			}
+			if s.Leader {
+				role = "leader"
+			}
+			t.row(s.Name, state, role)
+		}
+		if err := t.w.Flush(); err != nil {
+			return err
+		}
+		printClusterText(out, c)
+	}
+	return nil
+}
+
+func printClusterText(out io.Writer, c report.Cluster) {
+	if n := len(c.Servers); c.Size > n {
+		fmt.Fprintf(out, "%d of %d servers are away\n", c.Size-n, c.Size)
+	}
+	if c.Leader == "" {
+		fmt.Fprintln(out, "no leader: more than half of the servers have to reach each other; calls and accounting on this dispatcher's disk go on")
+	}
+	entries := strconv.FormatUint(c.Entries, 10) + " calls"
+	switch {
+	case !c.MapOpen:
+		entries = "not open yet"
+	case c.MapError != "":
+		entries = "does not answer: " + clean(c.MapError)
+	}
+	fmt.Fprintf(out, "shared map: %s; this dispatcher wrote %d, %d wait, %d tried again, %d dropped\n", entries, c.Written, c.Queued, c.Retried, c.Dropped)
+	fmt.Fprintf(out, "calls of others found here: %d, %d of them where the map said; calls that others took over: %d\n", c.Located, c.Hinted, c.TakenOver)
+	kept := "this dispatcher alone"
+	if c.Replicas > 1 {
+		kept = strconv.Itoa(c.Replicas) + " servers"
+	}
+	fmt.Fprintf(out, "finished calls are kept by %s until they are stored\n", kept)
+}
+
 func seconds(n float64) string { return (time.Duration(n) * time.Second).String() }
 
 func printRelays(out io.Writer, docs []json.RawMessage) error {

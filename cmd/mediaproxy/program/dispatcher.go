@@ -64,9 +64,13 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 	if err != nil {
 		return room{}, nil, err
 	}
-	books, err := h.openAccounting()
+	others, err := h.joinCluster(store)
 	if err != nil {
 		return room{}, nil, err
+	}
+	books, err := h.openAccounting()
+	if err != nil {
+		return room{}, nil, errors.Join(err, others.close())
 	}
 	hang := hangup.New(hangup.Config{
 		Dialect: hangup.Dialect(h.cfg.Hangup.Dialect),
@@ -76,6 +80,7 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		Group:   group,
 	}, h.log)
 	d, err := dispatcher.New(dispatcher.Config{
+		Name:             h.dispatcherName(),
 		Version:          version.Version,
 		SocketPath:       h.socketPath(),
 		SocketGID:        gid,
@@ -97,12 +102,14 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		Selector:   selector(c),
 		Finished:   books.finished,
 		Accounting: books.status,
+		Hangup:     hang,
+		Shared:     others.shared(),
+		Cluster:    others.status(),
 
 		LostCallsFile: filepath.Join(h.stateDir, "lost-calls.json"),
-		Hangup:        hang,
 	}, h.log)
 	if err != nil {
-		return room{}, nil, errors.Join(err, hang.Close(), books.close())
+		return room{}, nil, errors.Join(err, hang.Close(), books.close(), others.close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	return room{
@@ -114,7 +121,7 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 			h.log.Warn("HUP does nothing to the dispatcher in this version: restart it to have a changed configuration read")
 		},
 		alive: func() { d.Stats() },
-		close: func() error { return errors.Join(hang.Close(), books.close()) },
+		close: func() error { return errors.Join(hang.Close(), books.close(), others.close()) },
 	}, d, nil
 }
 

@@ -60,10 +60,17 @@ func readConfig(dirs config.Dirs, role config.Role) (*config.Config, config.Prob
 		{"Dispatcher", "passport", cfg.Dispatcher.Passport},
 		{"Dispatcher", "management_passport", cfg.Dispatcher.ManagementPassport},
 		{"Relay", "passport", cfg.Relay.Passport},
+		{"Cluster", "passport", cfg.Cluster.Passport},
 	} {
 		if _, err := parsePassport(p.value); err != nil {
 			problems = append(problems, cfg.Invalid(p.section, p.key, err))
 		}
+	}
+	if _, err := clusterAuthorities(cfg.Cluster.CA); err != nil {
+		problems = append(problems, cfg.Invalid("Cluster", "ca", err))
+	}
+	if err := checkCredentials(cfg.Cluster.Credentials); err != nil {
+		problems = append(problems, cfg.Invalid("Cluster", "credentials", err))
 	}
 	return cfg, problems.For(role)
 }

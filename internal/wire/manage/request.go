@@ -45,8 +45,10 @@ const (
 	Drain     Verb = "drain"     // drain RELAY [cancel]
 	// Accounting asks how the back-ends do that store finished calls.
 	Accounting Verb = "accounting"
-	Version    Verb = "version"
-	Quit       Verb = "quit" // also exit
+	// Cluster asks how the cluster of dispatchers does.
+	Cluster Verb = "cluster"
+	Version Verb = "version"
+	Quit    Verb = "quit" // also exit
 )
 
 // Request is one command.
@@ -86,7 +88,7 @@ func ParseRequest(line []byte) (Request, error) {
 	case "exit":
 		req.Verb = Quit
 		fallthrough
-	case Summary, Accounting, Version, Quit:
+	case Summary, Accounting, Cluster, Version, Quit:
 		if len(args) > 0 {
 			return Request{}, ErrUnknown
 		}

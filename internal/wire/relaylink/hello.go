@@ -31,6 +31,9 @@ type DispatcherHello struct {
 	Refused string `json:"refused,omitempty"`
 }
 
+// FeatureReleased of a dispatcher: it wants to hear of calls that another one took over.
+const FeatureReleased = "released"
+
 // Load is how busy a relay is; it rides in hello and in every ping.
 type Load struct {
 	Sessions  int     `json:"sessions"`
@@ -54,7 +57,7 @@ type Call struct {
 	FromTag  string `json:"from_tag"`
 	ToTag    string `json:"to_tag"`
 	DialogID string `json:"dialog_id"`
-	Owner    string `json:"owner"` // name of the dispatcher that made it
+	Owner    string `json:"owner"` // name of the dispatcher that served it last
 
 	// For the record of a call whose relay is lost before it reports it.
 	RecordID  string  `json:"record_id,omitempty"`

@@ -10,6 +10,7 @@
 //	link/2 adds
 //	  hello {JSON} CR LF                     hello {JSON} CR LF (its first line)
 //	  ack RECORD CR LF                       ping {JSON} CR LF
+//	                                         released {JSON} CR LF
 //
 // A line ends in LF, with or without CR before it. Every command, known or not,
 // is followed by header lines and an empty line. JSON goes through as raw

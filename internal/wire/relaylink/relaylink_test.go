@@ -134,6 +134,8 @@ func TestParseReport(t *testing.T) {
 		{"9 ", "9", "", ReportAnswer, ""},
 		{`expired {"call_id": "c 1"}`, "", `{"call_id": "c 1"}`, ReportExpired, ""},
 		{`hello {}`, "", `{}`, ReportHello, ""},
+		{`released {"call_id": "c"}`, "", `{"call_id": "c"}`, ReportReleased, ""},
+		{"released ", "", "", 0, "offset 9: released without a call"},
 		{"expired", "", "", 0, "offset 7: expired without a session"},
 		{"hello ", "", "", 0, "offset 6: hello without a body"},
 		{"", "", "", 0, "offset 0: empty line"},
@@ -158,7 +160,8 @@ func TestAppend(t *testing.T) {
 	got = AppendPing(got, nil)
 	got = AppendPing(got, []byte("{}"))
 	got = AppendExpired(got, []byte("{}"))
-	want := "remove 8\r\ncall_id: c1\r\n\r\npong\r\nack r1\r\nhello {}\r\n8 error\r\nping\r\nping {}\r\nexpired {}\r\n"
+	got = AppendReleased(got, []byte("{}"))
+	want := "remove 8\r\ncall_id: c1\r\n\r\npong\r\nack r1\r\nhello {}\r\n8 error\r\nping\r\nping {}\r\nexpired {}\r\nreleased {}\r\n"
 	if string(got) != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
@@ -207,7 +210,7 @@ func TestHello(t *testing.T) {
 }
 
 func FuzzParseReport(f *testing.F) {
-	for _, s := range []string{"ping", "ping {}", "7 1.2.3.4 5", "expired {}", "hello {}", " x", "9 "} {
+	for _, s := range []string{"ping", "ping {}", "7 1.2.3.4 5", "expired {}", "released {}", "hello {}", " x", "9 "} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {

@@ -13,6 +13,7 @@ const (
 	ReportPing
 	ReportExpired
 	ReportHello
+	ReportReleased // link/2: another dispatcher serves the call now, or has ended it
 )
 
 // Report is one line of a relay. Its slices alias the line.
@@ -38,6 +39,11 @@ func ParseReport(line []byte) (Report, error) {
 			return Report{}, &SyntaxError{Offset: len(line), Text: "hello without a body"}
 		}
 		return Report{Kind: ReportHello, Body: body}, nil
+	case "released":
+		if len(body) == 0 {
+			return Report{}, &SyntaxError{Offset: len(line), Text: "released without a call"}
+		}
+		return Report{Kind: ReportReleased, Body: body}, nil
 	case "":
 		return Report{}, &SyntaxError{Text: "empty line"}
 	}
@@ -56,6 +62,8 @@ func AppendReport(dst []byte, r Report) []byte {
 		return AppendExpired(dst, r.Body)
 	case ReportHello:
 		return AppendHello(dst, r.Body)
+	case ReportReleased:
+		return AppendReleased(dst, r.Body)
 	}
 	return AppendPing(dst, r.Body)
 }
@@ -72,6 +80,14 @@ func AppendAnswer(dst []byte, seq string, result []byte) []byte {
 // AppendExpired reports a finished call. json is one line.
 func AppendExpired(dst, json []byte) []byte {
 	dst = append(dst, "expired "...)
+	dst = append(dst, json...)
+	return append(dst, '\r', '\n')
+}
+
+// AppendReleased tells a dispatcher that a call is no longer its own. json is a Call on
+// one line.
+func AppendReleased(dst, json []byte) []byte {
+	dst = append(dst, "released "...)
 	dst = append(dst, json...)
 	return append(dst, '\r', '\n')
 }
