@@ -96,7 +96,7 @@ func TestRelayAnswers(t *testing.T) {
 	}{
 		{"page", page("1", "0"), `7 {"total":2,"calls":[{"call_id":"` + call(0).id(), ""},
 		{"next page", page("1", "1"), `7 {"total":2,"calls":[{"call_id":"` + call(300).id(), ""},
-		{"offer", command(relaylink.Update, call(1000).offer().Headers), "7 198.18.0.0 4", ""},
+		{"offer", command(relaylink.Update, append(call(1000).offer().Headers, control.Header{Name: "record_id", Value: "its-report"})), "7 198.18.0.0 4", ""},
 		{"offer again", command(relaylink.Update, call(1000).offer().Headers), "7 198.18.0.0 4", ""},
 		{"answer", command(relaylink.Update, call(1000).answer().Headers), "7 198.18.0.0 4", ""},
 		{"answer of another's call", command(relaylink.Update, call(1).answer().Headers), "7 error ", "not on this relay"},
@@ -121,6 +121,9 @@ func TestRelayAnswers(t *testing.T) {
 	}
 	if n := f.owed(); n != 1 {
 		t.Errorf("%d finished calls wait for an acknowledgement, want 1", n)
+	}
+	if r.calls[1000] != "its-report" {
+		t.Errorf("the report of the new call is to be called %q, not as the dispatcher said", r.calls[1000])
 	}
 	r.orderLocked(relaylink.Order{Kind: relaylink.OrderAck, Body: []byte(r.record(300))})
 	if n := f.owed(); n != 0 || f.acks.count() != 1 {

@@ -79,13 +79,16 @@ func (c call) remove() control.Request {
 }
 
 // listed is the call as its relay lists it.
-func (c call) listed(owner string) relaylink.Call {
-	return relaylink.Call{CallID: c.id(), FromTag: c.fromTag(), ToTag: c.toTag(), DialogID: c.dialogID(), Owner: owner}
+func (c call) listed(owner, record string, now time.Time) relaylink.Call {
+	return relaylink.Call{CallID: c.id(), FromTag: c.fromTag(), ToTag: c.toTag(), DialogID: c.dialogID(), Owner: owner,
+		RecordID: record, StartTime: float64(now.Unix() - seconds), FromURI: c.caller(), ToURI: c.callee()}
 }
 
-// document is what its relay knows of it after two minutes.
+// seconds is how old every call is said to be.
+const seconds = 120
+
+// document is what its relay knows of it.
 func (c call) document(ip string, now time.Time) report.Session {
-	const seconds = 120
 	start := float64(now.Unix() - seconds)
 	delay := 1.25
 	toTag := c.toTag()

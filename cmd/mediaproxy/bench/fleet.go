@@ -55,7 +55,7 @@ func newFleet(n int, address string, config *tls.Config) *fleet {
 		ip[2], ip[3] = byte(i>>8), byte(i)
 		f.relays = append(f.relays, &relay{
 			f: f, name: fmt.Sprintf("bench-%04d", i), instance: fmt.Sprintf("%s%04d", hex.EncodeToString(instance[:]), i),
-			ip: netip.AddrFrom4(ip).String(), calls: map[call]struct{}{}, owed: map[string]owed{},
+			ip: netip.AddrFrom4(ip).String(), calls: map[call]string{}, owed: map[string]owed{},
 		})
 	}
 	return f
@@ -77,7 +77,7 @@ func (f *fleet) fill(n int) {
 	for i := range n {
 		r := f.first(call(i))
 		r.mu.Lock()
-		r.calls[call(i)] = struct{}{}
+		r.calls[call(i)] = r.record(call(i))
 		r.mu.Unlock()
 	}
 }

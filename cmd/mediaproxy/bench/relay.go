@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -32,7 +33,7 @@ type relay struct {
 	mu      sync.Mutex // guards what follows
 	conn    *tls.Conn
 	out     []byte // answers that are not written yet
-	calls   map[call]struct{}
+	calls   map[call]string // and what the report of each is called
 	page    []call // what list turns the pages of
 	listed  func() // called once the last page was given; nil: it was
 	owner   string // name of the dispatcher
@@ -232,7 +233,7 @@ func (r *relay) updateLocked(dst []byte, c relaylink.Command) ([]byte, error) {
 		if u.ToTag != "" {
 			return dst, fmt.Errorf("answer of a call that is not on this relay: %s", u.CallID)
 		}
-		r.calls[n] = struct{}{}
+		r.calls[n] = cmp.Or(header(c, relaylink.HeaderRecord), r.record(n))
 		r.offers++
 	}
 	// Four ports a stream, out of a usual range.
@@ -246,8 +247,10 @@ func (r *relay) removeLocked(dst []byte, c relaylink.Command) ([]byte, error) {
 		return dst, err
 	}
 	if _, here := r.calls[n]; !here {
-		if _, reported := r.owed[r.record(n)]; reported { // the two have crossed
-			return append(dst, "error unknown session"...), nil
+		for _, o := range r.owed {
+			if o.call == n { // reported meanwhile
+				return append(dst, "error unknown session"...), nil
+			}
 		}
 		return dst, fmt.Errorf("remove of a call that is not on this relay: %s", n.id())
 	}
@@ -256,10 +259,10 @@ func (r *relay) removeLocked(dst []byte, c relaylink.Command) ([]byte, error) {
 
 // finishLocked ends a call, writes its document and notes that it is owed.
 func (r *relay) finishLocked(dst []byte, n call, reason string, repeat bool) ([]byte, error) {
-	delete(r.calls, n)
 	now := time.Now()
 	doc := n.document(r.ip, now)
-	doc.RecordID, doc.Reason = r.record(n), reason
+	doc.RecordID, doc.Reason = r.calls[n], reason
+	delete(r.calls, n)
 	from := len(dst)
 	dst, err := report.AppendSession(dst, &doc)
 	o := owed{call: n, first: now, last: now}
@@ -270,6 +273,7 @@ func (r *relay) finishLocked(dst []byte, n call, reason string, repeat bool) ([]
 	return dst, err
 }
 
+// record is what the report of a call is called that no dispatcher has named.
 func (r *relay) record(n call) string { return r.instance + "-" + strconv.FormatUint(uint64(n), 10) }
 
 // expire reports that a call has lost its media.
@@ -306,9 +310,10 @@ func (r *relay) listLocked(dst []byte, c relaylink.Command) ([]byte, error) {
 		slices.Sort(r.page)
 	}
 	last := min(offset+limit, len(r.page))
+	now := time.Now()
 	answer := relaylink.CallList{Total: len(r.page), Calls: []relaylink.Call{}}
 	for _, n := range r.page[min(offset, last):last] {
-		answer.Calls = append(answer.Calls, n.listed(r.owner))
+		answer.Calls = append(answer.Calls, n.listed(r.owner, r.calls[n], now))
 	}
 	body, err := json.Marshal(answer)
 	if err != nil {
