@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -183,16 +184,23 @@ func (t *callTable) confirm(c *callState, l *link, u control.Update, now time.Ti
 	c.setRelayLocked(l.relay)
 	c.link = l
 	if u.ToTag != "" && u.ToTag != c.fromTag {
-		c.toTag = u.ToTag
+		keep(&c.toTag, u.ToTag)
 	}
 	if u.DialogID != "" {
-		c.dialogID = u.DialogID
+		keep(&c.dialogID, u.DialogID)
 	}
 	if u.RecordID != "" {
 		c.record = u.RecordID
 	}
 	if c.start.IsZero() && u.Kind == control.KindReply && u.HasMedia {
 		c.start = now
+	}
+}
+
+// keep notes a part of a request without keeping the request.
+func keep(to *string, part string) {
+	if *to != part {
+		*to = strings.Clone(part)
 	}
 }
 

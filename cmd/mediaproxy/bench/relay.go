@@ -32,11 +32,11 @@ type relay struct {
 
 	mu      sync.Mutex // guards what follows
 	conn    *tls.Conn
-	out     []byte // answers that are not written yet
+	out     []byte          // answers that are not written yet
 	calls   map[call]string // and what the report of each is called
-	page    []call // what list turns the pages of
-	listed  func() // called once the last page was given; nil: it was
-	owner   string // name of the dispatcher
+	page    []call          // what list turns the pages of
+	listed  func()          // called once the last page was given; nil: it was
+	owner   string          // name of the dispatcher
 	owed    map[string]owed
 	offers  int
 	written uint64 // bytes, both ways below TLS

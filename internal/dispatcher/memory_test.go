@@ -1,0 +1,60 @@
+package dispatcher
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"example.org/mediaproxy/internal/wire/control"
+	"example.org/mediaproxy/internal/wire/relaylink"
+)
+
+// A call keeps what it needs of its requests, not the requests.
+func TestCallsKeepNoRequests(t *testing.T) {
+	request := []byte(strings.Repeat("x", 4096) + "call-id from-tag to-tag 12:34 sip:a@x sip:b@x user")
+	text := string(request)
+	words := strings.Fields(text[4096:])
+	u := control.Update{Kind: control.KindRequest, CallID: words[0], FromTag: words[1], FromURI: words[4], ToURI: words[5], HasMedia: true}
+	u.Signaling.Username = words[6]
+	table := newCallTable()
+	e, state := table.enter(u, true)
+	if state != callNew {
+		t.Fatalf("state %d, want a new call", state)
+	}
+	u.ToTag, u.DialogID = words[2], words[3]
+	table.confirm(e.callState, &link{relay: &relayState{}}, u, time.Now())
+	c := e.callState
+	first, last := uintptr(unsafe.Pointer(unsafe.StringData(text))), uintptr(unsafe.Pointer(unsafe.StringData(text)))+uintptr(len(text))
+	for i, kept := range []string{c.id, c.fromTag, c.toTag, c.dialogID, c.fromURI, c.toURI, c.username} {
+		if kept != words[i] {
+			t.Errorf("%q is kept as %q", words[i], kept)
+		}
+		if at := uintptr(unsafe.Pointer(unsafe.StringData(kept))); at >= first && at < last {
+			t.Errorf("%q keeps the whole request", kept)
+		}
+	}
+	tag := unsafe.StringData(c.toTag)
+	table.confirm(c, &link{relay: c.relay}, u, time.Now())
+	if unsafe.StringData(c.toTag) != tag {
+		t.Error("what is known already is copied again")
+	}
+}
+
+// With hundreds of relays a call leaves no more to the garbage collector than with one.
+func TestChoosingLeavesNothing(t *testing.T) {
+	d := &Dispatcher{cfg: Config{Selector: LeastLoaded{}}, registry: newRegistry(), calls: newCallTable()}
+	for i := range 500 {
+		l := &link{hello: relaylink.RelayHello{Name: fmt.Sprintf("r%d", i), Instance: "i"}}
+		d.registry.attach(l, nil)
+	}
+	s := &setup{d: d, u: control.Update{CallID: "c", FromTag: "f"}}
+	if n := testing.AllocsPerRun(200, func() {
+		if r, others, _ := s.choose(nil); r == nil || !others {
+			t.Errorf("chosen %v, others %v", r, others)
+		}
+	}); n > 4 { // a pool under the race detector forgets a part
+		t.Errorf("%v allocations for a choice", n)
+	}
+}
