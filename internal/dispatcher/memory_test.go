@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,43 @@ func TestCallsKeepNoRequests(t *testing.T) {
 	table.confirm(c, &link{relay: c.relay}, u, time.Now())
 	if unsafe.StringData(c.toTag) != tag {
 		t.Error("what is known already is copied again")
+	}
+}
+
+// The list of each relay has those calls that are attributed to it.
+func TestCallsOfRelays(t *testing.T) {
+	draw := rand.New(rand.NewPCG(1, 2))
+	table := newCallTable()
+	relays := []*relayState{nil, {name: "a"}, {name: "b"}, {name: "c"}}
+	for range 3000 {
+		id := fmt.Sprint(draw.IntN(40))
+		table.mu.Lock()
+		c := table.byID[id]
+		switch {
+		case c == nil:
+			table.addLocked(&callState{id: id, fromTag: "f"})
+		case draw.IntN(4) == 0:
+			table.deleteLocked(c)
+		default:
+			c.setRelayLocked(relays[draw.IntN(len(relays))])
+		}
+		table.mu.Unlock()
+		for _, r := range relays[1:] {
+			want := map[*callState]bool{}
+			for _, c := range table.snapshot(func(c *callState) bool { return c.relay == r }) {
+				want[c] = true
+			}
+			got := table.of(r, func(*callState) bool { return true })
+			for _, c := range got {
+				if !want[c] {
+					t.Fatalf("call %s is in the list of %s, and of %v", c.id, r.name, c.relay)
+				}
+				delete(want, c)
+			}
+			if len(want) > 0 || int(r.calls.Load()) != len(got) {
+				t.Fatalf("%d calls are not in the list of %s, which has %d of %d", len(want), r.name, len(got), r.calls.Load())
+			}
+		}
 	}
 }
 
