@@ -86,6 +86,7 @@ func New(cfg Config, log *slog.Logger) (*Dispatcher, error) {
 		calls: newCallTable(), registry: newRegistry(), reader: newReader(), records: newRecords(keptRecords), hungUp: newRecords(keptRecords),
 	}
 	d.modules.open, d.managerConns.open = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
+	d.owed.byRecord = map[string]owedRecord{}
 	d.lastVerifyPass = d.started
 	if err := d.recallLost(); err != nil {
 		log.Error("calls whose relay was away when the former process ended are not known; they will have no record unless their relay comes back",
