@@ -148,9 +148,11 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.modules.stop()
 	modules.Wait()
 	d.managerConns.stop()
+	var flushing sync.WaitGroup // at once: hundreds of relays that do not answer are waited for together
 	for _, l := range d.registry.links() {
-		l.flush()
+		flushing.Go(l.flush)
 	}
+	flushing.Wait()
 	cutLinks()
 	d.running.Wait()
 	d.retryFinished()
