@@ -6,7 +6,9 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,6 +61,18 @@ func newFleet(n int, address string, config *tls.Config) *fleet {
 		})
 	}
 	return f
+}
+
+// localAddr is where a relay connects from. On a dispatcher's own host each has an
+// address for itself, where the system allows that: hosts that reserve their ports for
+// media have too few others for hundreds of connections from one.
+func (f *fleet) localAddr(ip string) net.Addr {
+	to, err := netip.ParseAddrPort(f.address)
+	if err != nil || runtime.GOOS != "linux" || !to.Addr().Is4() || !to.Addr().IsLoopback() {
+		return nil
+	}
+	b := netip.MustParseAddr(ip).As4()
+	return &net.TCPAddr{IP: net.IPv4(127, b[1], b[2], b[3])}
 }
 
 // relayOf says which relay has answered.

@@ -28,7 +28,12 @@ func measure(ctx context.Context, s settings, say func(string, ...any)) (result 
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, t.close()) }()
+	f := newFleet(s.relays, t.connect, t.tls)
+	defer func() { // the dispatcher first: it is not to lose its relays before it ends
+		f.over.Store(true)
+		err = errors.Join(err, t.close())
+		f.cut()
+	}()
 	ctx, cancel := t.guard(ctx)
 	defer cancel()
 	defer func() {
@@ -36,8 +41,6 @@ func measure(ctx context.Context, s settings, say func(string, ...any)) (result 
 			err = cause
 		}
 	}()
-	f := newFleet(s.relays, t.connect, t.tls)
-	defer f.cut()
 	m := &measurement{s: s, t: t, f: f, r: &Result{
 		Version: version.Version, Processors: runtime.NumCPU(), Relays: s.relays, Connections: s.connections, Calls: s.calls,
 		UpdatesPerSecond: s.rate, Accounting: s.accounting,
@@ -187,9 +190,7 @@ func (m *measurement) sum(p *sipProxy) {
 	r.Dispatcher.PerCall = max(0, r.Dispatcher.Most-r.Dispatcher.Connected) / int64(m.s.calls)
 	if c := m.t.child; c != nil {
 		r.Dispatcher.Warnings, r.Dispatcher.Errors = c.warnings.Load(), c.errors.Load()
-		if r.Errors > 0 || r.Dispatcher.Errors > 0 {
-			r.DispatcherSaid = c.tail()
-		}
+		r.DispatcherSaid = c.tail()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"sync"
@@ -61,7 +62,7 @@ func (r *relay) connect(ctx context.Context, listed func()) error {
 	if err != nil {
 		return err
 	}
-	dialer := tls.Dialer{Config: r.f.tls}
+	dialer := tls.Dialer{Config: r.f.tls, NetDialer: &net.Dialer{LocalAddr: r.f.localAddr(r.ip)}}
 	conn, err := dialer.DialContext(ctx, "tcp", r.f.address)
 	if err != nil {
 		return fmt.Errorf("%s connects to %s: %w", r.name, r.f.address, err)

@@ -24,7 +24,7 @@ import (
 
 const (
 	starting = 30 * time.Second // for a dispatcher to be ready
-	stopping = 15 * time.Second // for it to end by itself
+	stopping = 30 * time.Second // for it to end by itself
 )
 
 // target is the dispatcher that is measured.
@@ -222,7 +222,7 @@ func (c *child) line(line []byte) {
 		}
 		return
 	}
-	const enough = 20
+	const enough = 5
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if text := strings.TrimSpace(string(line)); text != "" {
