@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +20,9 @@ type callState struct {
 
 	// guarded by callTable.mu
 	next     *callState // same Call-ID, other tags
-	toTag    string     // the latest seen
+	after    *callState // the neighbours among the calls of its relay
+	before   *callState
+	toTag    string // the latest seen
 	dialogID string
 	relay    *relayState   // nil only while the first placement runs
 	link     *link         // connection on which the relay confirmed it last; nil: not yet
@@ -165,18 +168,45 @@ func (t *callTable) abandon(c *callState) (left lostRecord, ok bool) {
 	return left, t.deleteLocked(c) && c.expired.IsZero()
 }
 
-// setRelayLocked attributes the call to a relay and keeps the relays' counts.
+// setRelayLocked attributes the call to a relay and keeps the relays' counts and lists.
 func (c *callState) setRelayLocked(r *relayState) {
 	if c.relay == r {
 		return
 	}
 	if c.relay != nil {
 		c.relay.calls.Add(-1)
+		if c.before != nil {
+			c.before.after = c.after
+		} else {
+			c.relay.first = c.after
+		}
+		if c.after != nil {
+			c.after.before = c.before
+		}
+		c.before, c.after = nil, nil
 	}
-	if r != nil {
-		r.calls.Add(1)
+	if c.relay = r; r == nil {
+		return
 	}
-	c.relay = r
+	r.calls.Add(1)
+	if c.after = r.first; c.after != nil {
+		c.after.before = c
+	}
+	r.first = c
+}
+
+// of returns the calls of a relay for which want is true. When hundreds of relays come
+// back at once each looks at its own calls only.
+func (t *callTable) of(r *relayState, want func(*callState) bool) []*callState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []*callState
+	for c := r.first; c != nil; c = c.after {
+		if want(c) {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // confirm notes that the relay of this link has served an update of the call.
@@ -190,10 +220,10 @@ func (t *callTable) confirm(c *callState, l *link, u control.Update, now time.Ti
 	c.link, c.unsure = l, l.plain
 	t.noteLocked(c)
 	if u.ToTag != "" && u.ToTag != c.fromTag {
-		c.toTag = u.ToTag
+		keep(&c.toTag, u.ToTag)
 	}
 	if u.DialogID != "" {
-		c.dialogID = u.DialogID
+		keep(&c.dialogID, u.DialogID)
 	}
 	if u.RecordID != "" {
 		c.record = u.RecordID
@@ -209,6 +239,13 @@ func (t *callTable) noteLocked(c *callState) {
 	if name := c.relay.name; t.shared != nil && !c.relay.plain && c.noted != name {
 		c.noted = name
 		t.shared.Put(c.id, []byte(name))
+	}
+}
+
+// keep notes a part of a request without keeping the request.
+func keep(to *string, part string) {
+	if *to != part {
+		*to = strings.Clone(part)
 	}
 }
 

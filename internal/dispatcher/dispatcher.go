@@ -87,6 +87,7 @@ func New(cfg Config, log *slog.Logger) (*Dispatcher, error) {
 		calls: newCallTable(cfg.Shared), registry: newRegistry(), reader: newReader(), records: newRecords(keptRecords), hungUp: newRecords(keptRecords),
 	}
 	d.modules.open, d.managerConns.open = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
+	d.owed.byRecord = map[string]owedRecord{}
 	d.lastVerifyPass = d.started
 	if err := d.recallLost(); err != nil {
 		log.Error("calls whose relay was away when the former process ended are not known; they will have no record unless their relay comes back",
@@ -148,9 +149,11 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.modules.stop()
 	modules.Wait()
 	d.managerConns.stop()
+	var flushing sync.WaitGroup // at once: hundreds of relays that do not answer are waited for together
 	for _, l := range d.registry.links() {
-		l.flush()
+		flushing.Go(l.flush)
 	}
+	flushing.Wait()
 	cutLinks()
 	d.running.Wait()
 	d.retryFinished()

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"strings"
 	"time"
 
 	"example.org/mediaproxy/internal/wire/control"
@@ -46,8 +47,9 @@ func (t *callTable) enter(u control.Update, mayMake bool) (entry, enterState) {
 	if c != nil { // expired, and now begun anew
 		t.deleteLocked(c)
 	}
-	c = &callState{id: u.CallID, fromTag: u.FromTag, placing: make(chan struct{}),
-		account: account{fromURI: u.FromURI, toURI: u.ToURI, username: u.Signaling.Username}}
+	// Copies: the update's strings are parts of the whole request, which they would keep.
+	c = &callState{id: strings.Clone(u.CallID), fromTag: strings.Clone(u.FromTag), placing: make(chan struct{}),
+		account: account{fromURI: strings.Clone(u.FromURI), toURI: strings.Clone(u.ToURI), username: strings.Clone(u.Signaling.Username)}}
 	t.addLocked(c)
 	return entry{callState: c, busy: c.placing}, callNew
 }

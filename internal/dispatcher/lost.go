@@ -1,7 +1,6 @@
 package dispatcher
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -50,8 +49,8 @@ func (r lostRecord) session() report.Session {
 
 // owed are the calls that are over, and whose relays have not reported them.
 type owed struct {
-	mu   sync.Mutex // guards what follows
-	list []owedRecord
+	mu       sync.Mutex // guards what follows
+	byRecord map[string]owedRecord
 }
 
 type owedRecord struct {
@@ -71,8 +70,8 @@ func (d *Dispatcher) owe(r lostRecord, end time.Time) {
 	r.end = end
 	d.owed.mu.Lock()
 	defer d.owed.mu.Unlock()
-	if !slices.ContainsFunc(d.owed.list, func(o owedRecord) bool { return o.record == r.record }) {
-		d.owed.list = append(d.owed.list, owedRecord{r, d.cfg.Now().Add(reportGrace)})
+	if _, noted := d.owed.byRecord[r.record]; !noted {
+		d.owed.byRecord[r.record] = owedRecord{r, d.cfg.Now().Add(reportGrace)}
 	}
 }
 
@@ -80,20 +79,19 @@ func (d *Dispatcher) owe(r lostRecord, end time.Time) {
 func (o *owed) reported(record string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.list = slices.DeleteFunc(o.list, func(r owedRecord) bool { return r.record == record })
+	delete(o.byRecord, record)
 }
 
 // payOwed hands partial records over whose time has come.
 func (d *Dispatcher) payOwed(now time.Time) {
 	d.owed.mu.Lock()
 	var due []owedRecord
-	d.owed.list = slices.DeleteFunc(d.owed.list, func(o owedRecord) bool {
-		if now.Before(o.due) {
-			return false
+	for record, o := range d.owed.byRecord {
+		if !now.Before(o.due) {
+			delete(d.owed.byRecord, record)
+			due = append(due, o)
 		}
-		due = append(due, o)
-		return true
-	})
+	}
 	d.owed.mu.Unlock()
 	for _, o := range due {
 		s := o.session()
@@ -101,7 +99,7 @@ func (d *Dispatcher) payOwed(now time.Time) {
 			d.count.finishErrors.Add(1)
 			d.log.Error("partial record of a call was not taken over, it will be tried again", "call_id", s.CallID, "record", s.RecordID, "error", err)
 			d.owed.mu.Lock()
-			d.owed.list = append(d.owed.list, o)
+			d.owed.byRecord[o.record] = o
 			d.owed.mu.Unlock()
 			continue
 		}

@@ -54,7 +54,7 @@ func (d *Dispatcher) keepLost() bool {
 	}
 	away, sum := d.registry.away()
 	d.owed.mu.Lock()
-	sum.owed = len(d.owed.list)
+	sum.owed = len(d.owed.byRecord)
 	d.owed.mu.Unlock()
 	if sum == d.keptLost {
 		return true
@@ -78,7 +78,7 @@ func (d *Dispatcher) keepLost() bool {
 func (d *Dispatcher) lostNow(away map[*relayState]*lostRelay) lostFile {
 	f := lostFile{Version: lostFileVersion}
 	d.owed.mu.Lock()
-	for _, o := range d.owed.list {
+	for _, o := range d.owed.byRecord {
 		f.Owed = append(f.Owed, o.call())
 	}
 	d.owed.mu.Unlock()

@@ -27,8 +27,8 @@ func (l *link) resync(again bool) {
 	defer d.registry.synced(l) // also on failure: nobody shall wait for it
 	d.calls.beginListing()
 	defer d.calls.endListing()
-	doubtful := d.calls.snapshot(func(c *callState) bool {
-		return c.relay == l.relay && c.placing == nil && c.expired.IsZero() && (c.link != l || c.unsure)
+	doubtful := d.calls.of(l.relay, func(c *callState) bool {
+		return c.placing == nil && c.expired.IsZero() && (c.link != l || c.unsure)
 	})
 	calls, paged, err := l.listCalls()
 	if err != nil {

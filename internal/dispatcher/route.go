@@ -191,8 +191,8 @@ func (s *setup) place(ctx context.Context, c *callState) (control.Answer, error)
 	var tried []*relayState
 	cause := errNoRelay
 	for {
-		order, changed := s.candidates(tried)
-		if len(order) == 0 {
+		r, others, changed := s.choose(tried)
+		if r == nil {
 			if len(tried) > 0 {
 				return control.Answer{}, cause
 			}
@@ -201,9 +201,8 @@ func (s *setup) place(ctx context.Context, c *callState) (control.Answer, error)
 			}
 			continue
 		}
-		r := order[0].relay
 		tried = append(tried, r)
-		answer, err := s.attempt(c, r, len(order) > 1)
+		answer, err := s.attempt(c, r, others)
 		if err == nil {
 			return answer, nil
 		}
@@ -214,7 +213,7 @@ func (s *setup) place(ctx context.Context, c *callState) (control.Answer, error)
 		if errors.Is(err, errLinkLost) { // to be asked again if it is back in time
 			tried = tried[:len(tried)-1]
 		}
-		if len(order) > 1 {
+		if others {
 			s.d.count.failovers.Add(1)
 			s.d.log.Warn("relay did not take a call, the next one is tried", "call_id", s.u.CallID, "relay", r.name, "reason", err)
 		}

@@ -30,6 +30,7 @@ func dispatcherCommand() *cobra.Command {
 		},
 	}
 	o.addService(cmd)
+	o.addAlone(cmd)
 	return cmd
 }
 

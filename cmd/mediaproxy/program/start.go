@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,6 +33,12 @@ func newHost(o *options, role config.Role) (*host, error) {
 		return nil, err
 	}
 	h := &host{options: o, dirs: config.FindDirs(o.configDir, o.started), level: new(slog.LevelVar)}
+	if o.alone {
+		if o.configDir == "" {
+			return nil, errors.New("--alone: name the folder of the configuration with --config-dir")
+		}
+		h.dirs = config.Dirs{System: o.configDir, Local: o.configDir}
+	}
 	cfg, problems := readConfig(h.dirs, role)
 	h.cfg = cfg
 	common := commonSettings(cfg, role)
