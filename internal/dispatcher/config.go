@@ -65,7 +65,7 @@ type Config struct {
 
 	// Finished hears of every finished call, once for each record id. A call is
 	// acknowledged to its relay after it returned nil; an error makes the relay
-	// repeat it. It may block: it holds up no set-up. May be nil.
+	// repeat it. It may block, it holds up no set-up, and is called by several at once. May be nil.
 	Finished func(report.Session) error
 	// Accounting tells how those do that store finished calls. May be nil.
 	Accounting func() ([]report.Backend, error)

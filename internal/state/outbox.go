@@ -102,12 +102,26 @@ func (o *Outbox) make(ctx context.Context, replicas int) error {
 func (o *Outbox) Add(ctx context.Context, id string, data []byte, receivers ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, addTime)
 	defer cancel()
-	for _, receiver := range receivers {
+	kept := make([]jetstream.PubAckFuture, len(receivers))
+	for i, receiver := range receivers {
+		var err error
 		m := &nats.Msg{Subject: o.prefix + receiver, Data: data, Header: nats.Header{headerID: {id}}}
-		if _, err := o.js.PublishMsg(ctx, m, jetstream.WithMsgID(receiver+" "+id)); err != nil {
-			if strings.Contains(err.Error(), "maximum bytes exceeded") {
-				err = fmt.Errorf("%w (%d bytes): %w", ErrFull, o.cfg.MaxDisk, err)
-			}
+		if kept[i], err = o.js.PublishMsgAsync(m, jetstream.WithMsgID(receiver+" "+id)); err != nil {
+			return fmt.Errorf("keep record %s for %s: %w", id, receiver, err)
+		}
+	}
+	for i, receiver := range receivers {
+		var err error
+		select {
+		case <-kept[i].Ok():
+		case err = <-kept[i].Err():
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err != nil && strings.Contains(err.Error(), "maximum bytes exceeded") {
+			err = fmt.Errorf("%w (%d bytes): %w", ErrFull, o.cfg.MaxDisk, err)
+		}
+		if err != nil {
 			return fmt.Errorf("keep record %s for %s: %w", id, receiver, err)
 		}
 	}

@@ -94,8 +94,13 @@ func (c *cluster) books() (waiting, stored int, err error) {
 
 // idleBooks waits until everything is stored.
 func (c *cluster) idleBooks() error {
-	return c.dispatcher.until("stored calls", func() bool {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		waiting, _, err := c.books()
-		return err == nil && waiting == 0
-	})
+		if err != nil || waiting == 0 {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%d calls still wait to be stored", waiting)
+		}
+	}
 }
