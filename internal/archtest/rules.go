@@ -70,6 +70,7 @@ var owners = map[string][]string{
 	"github.com/pion":                     {"media"},
 	"github.com/emiago/sipgo":             {"edge", "cmd/demo"},
 	"github.com/nats-io":                  {"state"},
+	"github.com/minio/highwayhash":        {"state"}, // the sums in blocks of NATS
 	"modernc.org/sqlite":                  {"accounting"},
 	"github.com/go-sql-driver/mysql":      {"accounting"},
 	"github.com/jackc/pgx":                {"accounting"},

@@ -17,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 )
 
+var quiet = slog.New(slog.DiscardHandler)
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("STATE_TEST_WRITER"); dir != "" {
 		writeUntilKilled(dir)
@@ -49,6 +51,18 @@ func open(t *testing.T, cfg Config) *Outbox {
 	}
 	t.Cleanup(func() { o.Close() })
 	return o
+}
+
+// openSaying opens an outbox whose log can be read.
+func openSaying(t *testing.T, dir string) (*Outbox, func() string) {
+	t.Helper()
+	log := &lines{}
+	o, err := Open(Config{Dir: dir}, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.Close() })
+	return o, log.String
 }
 
 // receiver collects what it is given, until the test ends.
@@ -225,7 +239,7 @@ func TestEndsWhileHandling(t *testing.T) {
 		add(t, o, "r", "a")
 		began := make(chan struct{})
 		receive(t, o, "a", func(Record) error {
-			o.node.conn.Close() // nothing it says is heard
+			o.store.node.conn.Close() // nothing it says is heard
 			close(began)
 			return errors.New("too late")
 		})

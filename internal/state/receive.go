@@ -32,7 +32,11 @@ type Handler struct {
 // Records that wait are handled together, if the receiver can; when that fails each is tried
 // alone. A process that dies while it handles a record finds it again soon.
 func (o *Outbox) Receive(ctx context.Context, receiver string, h Handler) error {
-	consumer, err := o.js.CreateOrUpdateConsumer(ctx, o.name, jetstream.ConsumerConfig{
+	s, err := o.now()
+	if err != nil {
+		return fmt.Errorf("receive for %s: %w", receiver, err)
+	}
+	consumer, err := s.js.CreateOrUpdateConsumer(ctx, o.name, jetstream.ConsumerConfig{
 		Durable: receiver, FilterSubject: o.prefix + receiver, AckPolicy: jetstream.AckExplicitPolicy,
 		AckWait: o.cfg.Silence, MaxAckPending: atHand, MaxDeliver: -1,
 	})

@@ -14,7 +14,7 @@ set -eu
 # clang-14 and llvm-14: the kernel program is built again and compared; other versions
 # make other bytes.
 packages="gcc libc6-dev kamailio kamailio-extra-modules sip-tester python3 util-linux
-iproute2 nftables tcpdump openssl gnutls-bin systemd ethtool libcap2-bin clang-14 llvm-14"
+iproute2 nftables tcpdump e2fsprogs openssl gnutls-bin systemd ethtool libcap2-bin clang-14 llvm-14"
 [ "${1:-}" = bench ] && packages="$packages rtpengine-daemon linux-perf"
 
 missing=""
