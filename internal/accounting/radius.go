@@ -54,11 +54,17 @@ func Check(c *config.Config) config.Problems {
 
 func readRadius(c *config.Config) (radius.Settings, numbers, config.Problems) {
 	settings, problems := radius.Read(c.Radius.ConfigFile, c.Radius.AdditionalDictionary)
-	if _, named := c.Where("Radius", "additional_dictionary"); named {
-		for i, p := range problems {
-			if p.Severity == config.Notice { // somebody wants it to be there
-				problems[i].Severity = config.Warning
-			}
+	_, named := c.Where("Radius", "additional_dictionary")
+	for i := range problems {
+		p := &problems[i]
+		switch {
+		case p.Line == 0 && p.File == c.Radius.ConfigFile: // the file as a whole: say what names it
+			p.Section, p.Key = "Radius", "config_file"
+		case p.Line == 0 && p.File == c.Radius.AdditionalDictionary:
+			p.Section, p.Key = "Radius", "additional_dictionary"
+		}
+		if named && p.Severity == config.Notice { // somebody wants it to be there
+			p.Severity = config.Warning
 		}
 	}
 	if settings.Dictionary == nil {

@@ -160,12 +160,12 @@ func TestRadiusCheck(t *testing.T) {
 		edit func(*config.Config)
 		want []string
 	}{
-		{"good", func(*config.Config) {}, []string{"notice: there is no such file"}}, // the additional dictionary's default
+		{"good", func(*config.Config) {}, []string{"notice: [Radius] additional_dictionary: there is no such file"}}, // the additional dictionary's default
 		{"not named", func(c *config.Config) { c.Dispatcher.Accounting = nil; c.Radius.ConfigFile = "/none" }, nil},
-		{"no client.conf", func(c *config.Config) { c.Radius.ConfigFile = "/none" }, []string{"/none: error: there is no such file: want the configuration of a RADIUS client"}},
+		{"no client.conf", func(c *config.Config) { c.Radius.ConfigFile = "/none" }, []string{"/none: error: [Radius] config_file: there is no such file: want the configuration of a RADIUS client"}},
 		{"no server", func(c *config.Config) {
 			os.WriteFile(c.Radius.ConfigFile, []byte("servers servers\ndictionary dictionary\n"), 0o600)
-		}, []string{"client.conf: error: it names no server", "notice"}},
+		}, []string{"client.conf: error: [Radius] config_file: it names no server", "notice"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := radiusFiles(t, goodConf, goodDictionary)

@@ -180,6 +180,9 @@ func TestWrongSecret(t *testing.T) {
 	if n := len(s.Records(t)); n != 0 {
 		t.Errorf("%d records", n)
 	}
+	if log := s.Log(); !strings.Contains(log, "Shared secret is incorrect") {
+		t.Errorf("the server's log says nothing: %s", log)
+	}
 }
 
 func TestIPv6(t *testing.T) {
@@ -247,7 +250,7 @@ func TestBrokenFiles(t *testing.T) {
 		file string
 		want []string
 	}{
-		{missing, []string{missing + ": error: there is no such file", "`acctserver HOST`", "`servers FILE`", "`dictionary FILE`"}},
+		{missing, []string{missing + ": error: [Radius] config_file: there is no such file", "`acctserver HOST`", "`servers FILE`", "`dictionary FILE`"}},
 		{conf, []string{"2 error(s)", conf + `:6: error: bindaddr "eth0"`, conf + `:7: error: radius_timeout "soon"`}},
 	} {
 		dir := s.Folder("broken", "[Dispatcher]", "accounting = radius", "[Radius]", "config_file = "+c.file)
