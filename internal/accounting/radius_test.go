@@ -63,6 +63,7 @@ func TestRadiusVariants(t *testing.T) {
 		{"numbers of Kamailio", func(_ *report.Session, n *numbers) { n.fromTag, n.toTag = 105, 104 }, []string{"105=" + text("f"), "104=" + text("t")}, []string{"206", "207"}},
 		{"more than 32 bits", func(s *report.Session, _ *numbers) { s.Streams[0].CallerBytes = 5 << 32 }, []string{"42=000003e8 52=00000005 43=000007d2"}, []string{"53="}},
 		{"gigawords of the callee", func(s *report.Session, _ *numbers) { s.Streams[0].CalleeBytes = 1<<33 + 1 }, []string{"43=000007d1 53=00000002"}, []string{"52="}},
+		{"two kinds", func(s *report.Session, _ *numbers) { s.Streams[0].EndTime = 9 }, []string{"236=" + text("audio, video")}, nil},
 		{"no To tag", func(s *report.Session, _ *numbers) { s.ToTag = nil }, nil, []string{"207="}},
 		{"empty To tag", func(s *report.Session, _ *numbers) { *s.ToTag = "" }, nil, []string{"207="}},
 		{"no user", func(s *report.Session, _ *numbers) { s.Username = nil }, []string{"1=" + text("mediaproxy@default")}, nil},

@@ -50,7 +50,7 @@ func TestStyles(t *testing.T) {
 	}{
 		{"opensips", []string{"localhost:1813 opensipssecret servers:4"},
 			Settings{Timeout: 5 * time.Second, Transmissions: 3, DeadTime: time.Minute}, 206},
-		{"kamailio", []string{"radius1.example.com:1813 s1 servers:3", "radius2.example.com:1646 s2/x#y servers:5", "[2001:db8::1]:1812 s3 servers:6"},
+		{"kamailio", []string{"radius1.example.com:1813 s1 servers:3", "radius2.example.com:1646 s2/x#y servers:5", "[2001:db8::1]:1812 #s3 servers:6"},
 			Settings{Timeout: 10 * time.Second, Transmissions: 2, DeadTime: 0, Bind: netip.Addr{}}, 105},
 		{"radcli", []string{"192.0.2.1:1813 first servers:1", "192.0.2.2:1814 inline radiusclient.conf:4", "[2001:db8::2]:1813 second servers:2"},
 			Settings{Timeout: 10 * time.Second, Transmissions: 3, DeadTime: 30 * time.Second}, 206},
