@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"example.org/mediaproxy/cmd/mediaproxy/logs"
+	"example.org/mediaproxy/internal/accounting"
 	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/pki"
 )
@@ -79,7 +80,11 @@ func readConfig(dirs config.Dirs, role config.Role) (*config.Config, config.Prob
 	if err := checkCredentials(cfg.Cluster.Credentials); err != nil {
 		problems = append(problems, cfg.Invalid("Cluster", "credentials", err))
 	}
-	return cfg, problems.For(role)
+	problems = problems.For(role)
+	if role&config.RoleDispatcher != 0 {
+		problems = append(problems, accounting.Check(withPaths(cfg, dirs))...)
+	}
+	return cfg, problems
 }
 
 // parsePassport reads a passport of the configuration, where none is empty.
