@@ -260,7 +260,7 @@ func TestPasswordOfTheURL(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	for _, c := range []struct{ name, want string }{{"webhook", "set url"}, {"nonsense", "there are webhook"}} {
+	for _, c := range []struct{ name, want string }{{"webhook", "set url"}, {"database", "set dburi"}, {"nonsense", "there are database, webhook"}} {
 		if _, err := Open([]string{c.name}, &config.Config{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}

@@ -128,8 +128,8 @@ func TestCheckFindsViolations(t *testing.T) {
 		{"test library in a test", in("internal/media/a_test.go", "go.uber.org/goleak"), ""},
 		{"test library in the program", in("internal/media/a.go", "go.uber.org/goleak"), "tests only"},
 		{"socket in a wire format", in("internal/wire/manage/a.go", "net"), "does without it"},
-		{"SQL outside accounting", in("internal/dispatcher/a.go", "database/sql"), "does without it"},
-		{"SQL in accounting", in("internal/accounting/a.go", "database/sql"), ""},
+		{"SQL outside its room", in("internal/accounting/a.go", "database/sql"), "does without it"},
+		{"SQL in accounting", in("internal/accounting/database/a.go", "database/sql"), ""},
 		{"a test may start its peers", in("internal/relay/link_test.go", m("dispatcher")), ""},
 		{"end-to-end tests may all", in("test/chain/chain_test.go", m("relay"), "github.com/google/go-cmp/cmp"), ""},
 	} {
