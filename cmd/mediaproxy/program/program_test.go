@@ -238,6 +238,13 @@ func TestUp(t *testing.T) {
 	if code := ctl.exit(t); code != 0 || !strings.Contains(ctl.stdout(), "database") {
 		t.Errorf("ctl accounting: exit code %d, %q", code, ctl.stdout())
 	}
+	ctl = start(t, nil, "mediaproxy", "ctl", "--runtime-dir", s.run, "accounting", "export", "--csv")
+	if code := ctl.exit(t); code != 0 || !strings.HasPrefix(ctl.stdout(), "call_id,") {
+		t.Errorf("ctl accounting export: exit code %d, %q, %q", code, ctl.stdout(), ctl.stderr())
+	}
+	if info, err := os.Stat(filepath.Join(s.state, "calls.db")); err != nil || info.Mode().Perm()&0o007 != 0 {
+		t.Errorf("the database of finished calls: %v, %v; want one that others cannot read", info, err)
+	}
 	info, err := os.Stat(socket)
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("socket: %v, %v; want mode 0660", info, err)
