@@ -1,6 +1,7 @@
 package database
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -30,6 +31,8 @@ func TestServers(t *testing.T) {
 				{"all or none", allOrNone},
 				{"table of the original", originalTable},
 				{"keys that the server confuses", confusedKeys},
+				{"table of the original, converted", convertedTable},
+				{"queries of the documentation", documentedQueries},
 				{"columns are missing", missingColumns},
 				{"no unique index", noUniqueIndex},
 				{"table dropped meanwhile", dropped},
@@ -218,6 +221,96 @@ func mergedRows(t *testing.T, l *lab, db *DB) {
 	if l.dialect == mysqlDialect && !strings.HasPrefix(got[3].CallID, "call-gr??e ?~") {
 		t.Errorf("in latin1 the Call-ID is %q", got[3].CallID)
 	}
+}
+
+// guide is where people are told what to type.
+func guide(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../../docs/accounting-database.md")
+	must(t, err)
+	return string(text)
+}
+
+// A table of the original that is changed as the documentation says is like one of ours.
+func convertedTable(t *testing.T, l *lab) {
+	db := open(t, l.database(t), plain, nil)
+	l.original(t, db)
+	must(t, db.Store(t.Context(), []Row{row("r1")}))
+	statements := map[*dialect][]string{
+		mysqlDialect:    {"ALTER TABLE media_sessions DROP INDEX callid_idx", "ALTER TABLE media_sessions ENGINE=InnoDB"},
+		postgresDialect: {"DROP INDEX media_sessions_callid_idx"},
+		sqliteDialect:   {"DROP INDEX media_sessions_callid_idx"},
+	}[l.dialect]
+	add := "ALTER TABLE media_sessions ADD record_id VARCHAR(64) NULL UNIQUE"
+	if l.dialect == sqliteDialect { // which adds no unique column
+		add = "ALTER TABLE media_sessions ADD record_id VARCHAR(64) NULL"
+		statements = append(statements, "CREATE UNIQUE INDEX media_sessions_record ON media_sessions (record_id)")
+	}
+	for _, s := range append(statements, add) {
+		if !strings.Contains(guide(t), s) {
+			t.Errorf("the documentation does not say: %s", s)
+		}
+	}
+	exec(t, db, append([]string{add}, statements...)...)
+	db.forget() // the dispatcher is started anew
+	second := row("r2").with(func(r *Row) { r.CallID, r.FromTag, r.ToTag = "call-r1", "from-r1", row("r1").ToTag })
+	for range 2 {
+		must(t, db.Store(t.Context(), []Row{partial(second), second}))
+	}
+	rows, err := db.sql.QueryContext(t.Context(), "SELECT record_id, info FROM media_sessions ORDER BY id")
+	must(t, err)
+	defer rows.Close()
+	var got []string
+	for rows.Next() {
+		var id *string
+		var info []byte
+		must(t, rows.Scan(&id, &info))
+		if id == nil {
+			id = new(string)
+		}
+		got = append(got, *id+string(info))
+	}
+	must(t, rows.Err())
+	if diff := cmp.Diff([]string{string(row("r1").Info), "r2" + string(second.Info)}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func documentedQueries(t *testing.T, l *lab) {
+	db := open(t, l.database(t), plain, nil)
+	doc := `{"from_uri": "\u00e4@example.com\u0000", "start_time": %s, "duration": 61, "streams": [{"caller_bytes": 7}, {"caller_bytes": 9007199254740993}]}`
+	for i, start := range []string{"1700000000.25", "1800000000.5"} { // of 2023 and 2027
+		must(t, db.Store(t.Context(), []Row{row(fmt.Sprint("r", i)).with(func(r *Row) { r.Info = fmt.Appendf(nil, doc, start) })}))
+	}
+	mark := map[*dialect]string{sqliteDialect: "unixepoch(", postgresDialect: "jsonb_array_elements", mysqlDialect: "JSON_VALUE"}[l.dialect]
+	for _, block := range strings.Split(guide(t), "```\n") {
+		if !strings.HasPrefix(block, "SELECT") || !strings.Contains(block, mark) {
+			continue
+		}
+		rows, err := db.sql.QueryContext(t.Context(), block)
+		must(t, err)
+		defer rows.Close()
+		columns, err := rows.Columns()
+		must(t, err)
+		var calls []string
+		for rows.Next() {
+			values := make([]any, len(columns))
+			for i := range values {
+				values[i] = new(sql.NullString)
+			}
+			must(t, rows.Scan(values...))
+			calls = append(calls, values[0].(*sql.NullString).String+" "+values[3].(*sql.NullString).String)
+			if sum := values[len(values)-1].(*sql.NullString).String; len(columns) == 5 && sum != "9007199254741000" {
+				t.Errorf("bytes %s", sum)
+			}
+		}
+		must(t, rows.Err())
+		if diff := cmp.Diff([]string{"call-r1 61"}, calls); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+		return
+	}
+	t.Error("there is no query for this server")
 }
 
 // MariaDB's usual collations take these for the same key, and the index of the original
