@@ -1,6 +1,7 @@
 package accounting
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -259,8 +261,93 @@ func TestPasswordOfTheURL(t *testing.T) {
 	}
 }
 
+// Calls are stored in a database as readers of the original know them, and read back.
+func TestDatabase(t *testing.T) {
+	c := config.Default()
+	c.Database.URI = "sqlite:" + t.TempDir() + "/calls.db"
+	b, err := Open([]string{"database"}, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, t.TempDir(), b)
+	const calls = 450 // more than two pages
+	for i := range calls {
+		s := finished(fmt.Sprint("r", i), report.ReasonTimeout)
+		at := 1700000000.5 + float64(i)
+		s.StartTime = &at
+		if err := a.Finished(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all are stored", func() bool { return status(t, a).Stored == calls })
+	if !a.Readable() {
+		t.Fatal("a database can be read")
+	}
+	for _, c := range []struct{ since, want int64 }{{0, calls}, {1700000001, calls - 1}, {1700000300, 150}, {1800000000, 0}} {
+		if got := countPages(t, a, c.since); got != c.want {
+			t.Errorf("since %d: %d calls, want %d", c.since, got, c.want)
+		}
+	}
+	if webhook := open(t, t.TempDir(), backend(t, "http://127.0.0.1:1/")); webhook.Readable() {
+		t.Error("a web server cannot be read")
+	}
+}
+
+func countPages(t *testing.T, a *Accounting, since int64) (calls int64) {
+	t.Helper()
+	for after := int64(0); ; {
+		page, err := a.Page(t.Context(), after, since, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			return calls
+		}
+		after = page[len(page)-1].ID
+		for _, s := range page {
+			if len(s.Call) == 0 {
+				continue
+			}
+			calls++
+			if !bytes.HasPrefix(s.Call, []byte(`{"call_id": "c-r`)) || !bytes.HasSuffix(s.Call, []byte(`, "timed_out": true, "dialog_id": "1:2", "all_streams_ice": false}`)) {
+				t.Fatalf("document %s", s.Call)
+			}
+		}
+	}
+}
+
+// A table of the original has one row for a call, and a second report of it is added there.
+func TestDatabaseOfTheOriginal(t *testing.T) {
+	path := t.TempDir() + "/calls.db"
+	sqlite := func(sql string) string {
+		out, err := exec.Command("sqlite3", path, sql).CombinedOutput()
+		if err != nil {
+			t.Fatalf("sqlite3 (of the package sqlite3): %v: %s", err, out)
+		}
+		return string(out)
+	}
+	sqlite("CREATE TABLE media_sessions (id INTEGER PRIMARY KEY AUTOINCREMENT, call_id VARCHAR(255) NOT NULL, from_tag VARCHAR(64) NOT NULL, to_tag VARCHAR(64), info CHAR(16777215) NOT NULL)")
+	sqlite(`INSERT INTO media_sessions (call_id, from_tag, to_tag, info) VALUES ('c-r1', 'f', 't', '{"call_id": "c-r1", "start_time": 1699999990.5, "duration": 5, "streams": [{"start_time": 0, "caller_bytes": 7}], "timed_out": false}')`)
+	c := config.Default()
+	c.Database.URI = "sqlite:" + path
+	b, err := Open([]string{"database"}, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := open(t, t.TempDir(), b)
+	if err := a.Finished(finished("r1", report.ReasonTimeout)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is stored", func() bool { return status(t, a).Stored == 1 })
+	got := sqlite(`SELECT count(*), json_extract(info, '$.duration'), json_extract(info, '$.timed_out'), json_extract(info, '$.streams[1].start_time'),
+		json_extract(info, '$.streams[1].caller_bytes') FROM media_sessions`)
+	if want := "1|71|1|10|1099511627776\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestOpen(t *testing.T) {
-	for _, c := range []struct{ name, want string }{{"webhook", "set url"}, {"nonsense", "there are "}} {
+	for _, c := range []struct{ name, want string }{{"webhook", "set url"}, {"database", "set dburi"}, {"nonsense", "there are database, radius, webhook"}} {
 		if _, err := Open([]string{c.name}, &config.Config{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}

@@ -12,8 +12,9 @@ import (
 
 // backends are all that can be named in accounting, section [Dispatcher].
 var backends = map[string]func(*config.Config, *slog.Logger) (Backend, error){
-	"radius":  func(c *config.Config, _ *slog.Logger) (Backend, error) { return newRadius(c) },
-	"webhook": func(c *config.Config, _ *slog.Logger) (Backend, error) { return newWebhook(c.Webhook) },
+	"database": func(c *config.Config, log *slog.Logger) (Backend, error) { return newSQLTable(c.Database, log) },
+	"radius":   func(c *config.Config, _ *slog.Logger) (Backend, error) { return newRadius(c) },
+	"webhook":  func(c *config.Config, _ *slog.Logger) (Backend, error) { return newWebhook(c.Webhook) },
 }
 
 // Open makes the back-ends with these names. A receiver that is away now is no error.

@@ -45,7 +45,7 @@ func newRadius(c *config.Config) (*radiusServers, error) {
 // Check returns what is wrong with files that back-ends read, those of the back-ends that
 // are named. Paths in c have to be found already.
 func Check(c *config.Config) config.Problems {
-	if !slices.Contains(c.Dispatcher.Backends(), "radius") {
+	if !slices.Contains(c.Dispatcher.Accounting, "radius") {
 		return nil
 	}
 	_, _, problems := readRadius(c)

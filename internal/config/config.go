@@ -15,8 +15,6 @@ package config
 import (
 	"log/slog"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -137,29 +135,6 @@ type Radius struct{ ConfigFile, AdditionalDictionary string }
 type Database struct {
 	URI                                                                 string
 	SessionsTable, CallIDColumn, FromTagColumn, ToTagColumn, InfoColumn string
-}
-
-// laterBackends are those of the original that are not part of this version.
-var laterBackends = []string{"database"}
-
-// Backends are where finished calls are to be stored, without those that are not part of
-// this version.
-func (d *Dispatcher) Backends() []string {
-	return slices.DeleteFunc(slices.Clone(d.Accounting), func(name string) bool { return slices.Contains(laterBackends, name) })
-}
-
-// missingBackends says why some of accounting has no effect.
-func missingBackends(c *Config) string {
-	var missing []string
-	for _, name := range c.Dispatcher.Accounting {
-		if slices.Contains(laterBackends, name) {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) == 0 {
-		return ""
-	}
-	return "accounting by " + strings.Join(missing, " and ") + " is not part of this version"
 }
 
 // Webhook is the [Webhook] section.

@@ -28,12 +28,11 @@ type key struct {
 	def      string // default, as one would write it; empty: unset
 	defText  string // the default in words, where it depends on the machine
 	help     string
-	added    bool                 // not a setting of the original
-	noEffect string               // why the setting does nothing here; empty: it does something
-	idleWhen func(*Config) string // why this value of it does nothing; may be nil
-	unread   bool                 // nobody reads the value, so it cannot be wrong
-	secret   bool                 // value is never printed
-	unquoted bool                 // a wrong value is not printed: somebody may have put a password there
+	added    bool   // not a setting of the original
+	noEffect string // why the setting does nothing here; empty: it does something
+	unread   bool   // nobody reads the value, so it cannot be wrong
+	secret   bool   // value is never printed
+	unquoted bool   // a wrong value is not printed: somebody may have put a password there
 
 	set func(c *Config, value string) error
 	get func(c *Config) string
@@ -70,9 +69,6 @@ func (k key) orElse(words string) key { k.defText = words; return k }
 
 // without marks a setting that has no effect in this version.
 func (k key) without(why string) key { k.noEffect = why; return k }
-
-// partly marks a setting some values of which have no effect in this version.
-func (k key) partly(why func(*Config) string) key { k.idleWhen = why; return k }
 
 // hidden keeps the value out of messages.
 func (k key) hidden() key { k.secret = true; return k }

@@ -70,6 +70,7 @@ func load(files []file) (*Config, Problems) {
 		l.apply(n, l.merged[n])
 	}
 	l.checkCluster()
+	l.demandDatabase()
 	l.inOrder(files)
 	if len(l.idle) > 0 {
 		l.problems = append(l.problems, Problem{
@@ -77,6 +78,18 @@ func load(files []file) (*Config, Problems) {
 		})
 	}
 	return l.c, l.problems
+}
+
+// demandDatabase refuses a back-end that is not told where its database is.
+func (l *loader) demandDatabase() {
+	if !slices.Contains(l.c.Dispatcher.Accounting, "database") || l.c.Database.URI != "" {
+		return
+	}
+	if l.merged[settingName{"Database", "dburi"}].value != "" {
+		return // its own problem is enough
+	}
+	l.problems = append(l.problems, l.c.Invalid("Dispatcher", "accounting",
+		errors.New("database is named, but dburi in section [Database] is not set; for example dburi = sqlite:/var/lib/mediaproxy/calls.db or dburi = mysql://mediaproxy:PASSWORD@localhost/mediaproxy")))
 }
 
 // inOrder sorts the problems as one would meet them reading the files.
@@ -134,12 +147,8 @@ func (l *loader) apply(n settingName, e entry) {
 		}
 	}
 	l.c.origins[n] = Origin{File: e.file, Line: e.line}
-	why := k.noEffect
-	if k.idleWhen != nil {
-		why = k.idleWhen(l.c)
-	}
-	if why != "" {
-		l.idle = append(l.idle, fmt.Sprintf("[%s] %s (%s:%d; %s)", n.section, n.key, e.file, e.line, why))
+	if k.noEffect != "" {
+		l.idle = append(l.idle, fmt.Sprintf("[%s] %s (%s:%d; %s)", n.section, n.key, e.file, e.line, k.noEffect))
 	}
 }
 

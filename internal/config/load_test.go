@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -222,6 +223,9 @@ func FuzzLoad(f *testing.F) {
 		}
 		first := c.Effective()
 		again, problems := Parse("effective", first)
+		problems = slices.DeleteFunc(problems, func(p Problem) bool { // passwords are not printed, so it has no dburi
+			return p.Key == "accounting" && strings.Contains(p.Text, "dburi")
+		})
 		if err := problems.Err(); err != nil {
 			t.Fatalf("the effective configuration is refused: %v\n%s", err, first)
 		}

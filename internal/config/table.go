@@ -66,8 +66,7 @@ var dispatcherKeys = append([]key{
 	setting("cleanup_expired_sessions_after", "86400", seconds(0), func(c *Config) *time.Duration { return &c.Dispatcher.CleanupExpiredSessionsAfter },
 		"When an expired call is forgotten that the SIP proxy never removed."),
 	setting("accounting", "", backends, func(c *Config) *[]string { return &c.Dispatcher.Accounting },
-		"Where finished calls are stored: webhook, radius. The original's database is not part of this version: it is named here without effect.").
-		partly(missingBackends),
+		"Where finished calls are stored: any of database, radius, webhook."),
 }, programKeys(func(c *Config) *Program { return &c.Dispatcher.Program })...)
 
 var relayKeys = append([]key{
@@ -167,18 +166,19 @@ var radiusKeys = []key{
 }
 
 var databaseKeys = []key{
-	setting("dburi", "", text, func(c *Config) *string { return &c.Database.URI },
-		"scheme://user:password@host/database. Write %% for a percent sign.").hidden().without("accounting is not part of this version"),
-	setting("sessions_table", "media_sessions", name, func(c *Config) *string { return &c.Database.SessionsTable },
-		"Table of finished calls.").without("accounting is not part of this version"),
-	setting("callid_column", "call_id", name, func(c *Config) *string { return &c.Database.CallIDColumn },
-		"Column of the Call-ID.").without("accounting is not part of this version"),
-	setting("fromtag_column", "from_tag", name, func(c *Config) *string { return &c.Database.FromTagColumn },
-		"Column of the From tag.").without("accounting is not part of this version"),
-	setting("totag_column", "to_tag", name, func(c *Config) *string { return &c.Database.ToTagColumn },
-		"Column of the To tag.").without("accounting is not part of this version"),
-	setting("info_column", "info", name, func(c *Config) *string { return &c.Database.InfoColumn },
-		"Column of the session document.").without("accounting is not part of this version"),
+	setting("dburi", "", databaseURI, func(c *Config) *string { return &c.Database.URI },
+		"The database, for accounting = database: mysql://USER:PASSWORD@HOST[:PORT]/DATABASE (also for MariaDB), postgres://USER:PASSWORD@HOST[:PORT]/DATABASE, mssql://USER:PASSWORD@HOST[:PORT]/DATABASE or sqlite:/PATH. "+
+			"Special characters of a password are percent-encoded, and a percent sign is written %% here. Through a UNIX socket: ?unix_socket=PATH for mysql, ?host=FOLDER for postgres.").hidden(),
+	setting("sessions_table", "media_sessions", sqlName, func(c *Config) *string { return &c.Database.SessionsTable },
+		"Table of finished calls. It is made if it is not there; one that the original made is used as it is."),
+	setting("callid_column", "call_id", sqlName, func(c *Config) *string { return &c.Database.CallIDColumn },
+		"Column of the Call-ID."),
+	setting("fromtag_column", "from_tag", sqlName, func(c *Config) *string { return &c.Database.FromTagColumn },
+		"Column of the From tag."),
+	setting("totag_column", "to_tag", sqlName, func(c *Config) *string { return &c.Database.ToTagColumn },
+		"Column of the To tag."),
+	setting("info_column", "info", sqlName, func(c *Config) *string { return &c.Database.InfoColumn },
+		"Column of the session document."),
 }
 
 var webhookKeys = []key{

@@ -77,6 +77,10 @@ type Config struct {
 	Shared Map
 	// Cluster tells how the cluster does. May be nil.
 	Cluster func() report.Cluster
+	// Stored reads calls back that are in the database: behind the one with this number, and
+	// not those that began before since (UNIX seconds), of which the last is there without
+	// its document. An empty list is the end. nil: there is no database.
+	Stored func(after, since int64, limit int) ([]report.Stored, error)
 	// Hangup ends the dialogs of calls whose media is over. May be nil.
 	Hangup *hangup.Hangup
 

@@ -100,6 +100,15 @@ func (d *Dispatcher) documents(req manage.Request) (docs []json.RawMessage, err 
 		return d.accounting()
 	case manage.Cluster:
 		return d.cluster()
+	case manage.Stored:
+		if d.cfg.Stored == nil {
+			return nil, errNothingStored
+		}
+		list, err := d.cfg.Stored(req.Page.After, req.Page.Since, req.Page.Limit)
+		if err != nil {
+			return nil, err
+		}
+		return encode(list)
 	case manage.Drain:
 		status, err := d.Drain(req.Relay, req.Cancel)
 		if err != nil {
@@ -111,6 +120,8 @@ func (d *Dispatcher) documents(req manage.Request) (docs []json.RawMessage, err 
 	}
 	return nil, errUnknownCommand
 }
+
+var errNothingStored = errors.New("finished calls are not in a database: name database in accounting, section [Dispatcher], and set dburi in section [Database]")
 
 // accounting is how those do that store finished calls.
 func (d *Dispatcher) accounting() ([]json.RawMessage, error) {

@@ -3,6 +3,8 @@ package dispatcher
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -230,6 +232,37 @@ func TestSessionExplainTerminateDrain(t *testing.T) {
 	}
 	if got := m.ask(offer("c2")); got != ports {
 		t.Errorf("after cancel: %q", got)
+	}
+}
+
+// Finished calls are read back from wherever they are stored.
+func TestStored(t *testing.T) {
+	op := start(t, nil).manager()
+	if got := op.ask("stored\r\n"); !strings.HasPrefix(got, "error finished calls are not in a database: name database in accounting") {
+		t.Errorf("without a database: %q", got)
+	}
+	op = start(t, func(c *Config) {
+		c.Stored = func(after, since int64, limit int) ([]report.Stored, error) {
+			switch {
+			case since == 9:
+				return nil, errors.New("the server is away")
+			case after == 0 && limit == 0:
+				return []report.Stored{{ID: 1, Call: []byte(`{"call_id": "c1"}`)}, {ID: 3, Unreadable: true}, {ID: 4}}, nil
+			case after == 4 && since == 5 && limit == 6:
+				return nil, nil
+			}
+			return nil, fmt.Errorf("after %d, since %d, limit %d", after, since, limit)
+		}
+	}).manager()
+	for _, step := range [][2]string{
+		{"stored", `[{"id": 1, "call": {"call_id": "c1"}}, {"id": 3, "unreadable": true}, {"id": 4}]`},
+		{"stored after=4 since=5 limit=6", "[]"},
+		{"stored since=9", "error the server is away"},
+		{"stored before=9", `error "before=9": want after=, since= or limit= and a number`},
+	} {
+		if got := op.ask(step[0] + "\r\n"); got != step[1] {
+			t.Errorf("%s: %q, want %q", step[0], got, step[1])
+		}
 	}
 }
 

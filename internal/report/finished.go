@@ -1,5 +1,7 @@
 package report
 
+import "encoding/json"
+
 // TimedOut says whether a finished call counts as timed out: nobody hung up.
 // A relay that was told to stop, or could not take a call over, ends calls the same way.
 func (s *Session) TimedOut() bool {
@@ -19,4 +21,11 @@ type Backend struct {
 	Failed       uint64  `json:"failed"`               // tries since then
 	LastError    string  `json:"last_error,omitempty"` // empty: there was none
 	LastErrorAge float64 `json:"last_error_age,omitempty"`
+}
+
+// Stored is a finished call as a database has it.
+type Stored struct {
+	ID         int64           `json:"id"`                   // of its row, in the order in which rows were added
+	Call       json.RawMessage `json:"call,omitempty"`       // the document; empty: not asked for
+	Unreadable bool            `json:"unreadable,omitempty"` // what is stored is no document
 }

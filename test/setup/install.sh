@@ -10,12 +10,15 @@ set -eu
 # nftables, iproute2, tcpdump: NAT and namespaces of the end-to-end tests.
 # openssl, gnutls-bin: foreign TLS stacks that must be able to read our certificates.
 # e2fsprogs: a disk that meets an error.   systemd: systemd-analyze checks the unit files.
+# mariadb-server, postgresql, sqlite3: where finished calls are stored; the tests start
+# servers of their own.
 # ethtool, libcap2-bin: what `mediaproxy doctor` finds, and the commands that it prints.
 # freeradius: stores finished calls, and its dictionaries are read.
 # clang-14 and llvm-14: the kernel program is built again and compared; other versions
 # make other bytes.
 packages="gcc libc6-dev kamailio kamailio-extra-modules sip-tester python3 util-linux
-iproute2 nftables tcpdump e2fsprogs openssl gnutls-bin systemd ethtool libcap2-bin freeradius clang-14 llvm-14"
+iproute2 nftables tcpdump e2fsprogs openssl gnutls-bin systemd ethtool libcap2-bin
+mariadb-server postgresql sqlite3 freeradius clang-14 llvm-14"
 [ "${1:-}" = bench ] && packages="$packages rtpengine-daemon linux-perf"
 
 missing=""
@@ -79,6 +82,10 @@ check "clang-14 for BPF, little and big endian" sh -c 'for t in bpfel bpfeb; do 
 check "llvm-strip-14" llvm-strip-14 --version
 check "python3 3.9 or newer" python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))'
 check "systemd-analyze" command -v systemd-analyze
+check "mariadbd" command -v mariadbd
+check "mariadb-install-db" command -v mariadb-install-db
+check "PostgreSQL's initdb and postgres" sh -c 'ls /usr/lib/postgresql/*/bin/initdb /usr/lib/postgresql/*/bin/postgres'
+check "sqlite3" command -v sqlite3
 check "nft" command -v nft
 check "ip" command -v ip
 check "ethtool" command -v ethtool

@@ -123,12 +123,14 @@ func (c *control) summaryCommand() *cobra.Command {
 }
 
 func (c *control) accountingCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "accounting", Short: "Show what waits to be stored, and what went wrong", Args: words(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.list(cmd, manage.Request{Verb: manage.Accounting}, printBackends, nothing("finished calls are not stored: accounting in section [Dispatcher] names no back-end"))
 		},
 	}
+	cmd.AddCommand(c.exportCommand())
+	return cmd
 }
 
 func (c *control) clusterCommand() *cobra.Command {

@@ -21,7 +21,7 @@ type books struct {
 }
 
 func (h *host) openAccounting() (b books, err error) {
-	names := h.cfg.Dispatcher.Backends()
+	names := h.cfg.Dispatcher.Accounting
 	if len(names) == 0 {
 		return b, nil
 	}
@@ -62,6 +62,21 @@ func (b books) status() ([]report.Backend, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), statusTime)
 	defer cancel()
 	return b.accounting.Status(ctx)
+}
+
+// readTime bounds reading one page back.
+const readTime = 10 * time.Second
+
+// stored reads finished calls back; nil without a database.
+func (b books) stored() func(after, since int64, limit int) ([]report.Stored, error) {
+	if b.accounting == nil || !b.accounting.Readable() {
+		return nil
+	}
+	return func(after, since int64, limit int) ([]report.Stored, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), readTime)
+		defer cancel()
+		return b.accounting.Page(ctx, after, since, limit)
+	}
 }
 
 func (b books) close() error {

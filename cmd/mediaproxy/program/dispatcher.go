@@ -106,6 +106,7 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		Hangup:     hang,
 		Shared:     others.shared(),
 		Cluster:    others.status(),
+		Stored:     books.stored(),
 
 		LostCallsFile: filepath.Join(h.stateDir, "lost-calls.json"),
 	}, h.log)

@@ -114,7 +114,7 @@ func TestBrokenConfigurations(t *testing.T) {
 func TestStartsWithWarnings(t *testing.T) {
 	s := newSite(t)
 	s.certificates(t)
-	s.write(t, "accounting = database\nunknown_setting = %", quietRelay+"\nuserspace_transmit_every = 2\n[Databse]\nx = y")
+	s.write(t, "accounting = database\nunknown_setting = %", quietRelay+"\nuserspace_transmit_every = 2\n[Databse]\nx = y\n[Database]\ndburi = sqlite:/var/lib/x.db")
 	p := start(t, nil, s.args("media-relay", "--no-fork")...)
 	p.says(t, "the relay idles")
 	for _, want := range []string{"unknown_setting", "did you mean [Database]?", "settings without effect in this version", "userspace_transmit_every"} {
@@ -235,8 +235,15 @@ func TestUp(t *testing.T) {
 		t.Errorf("ctl summary: exit code %d, %q", code, ctl.stdout())
 	}
 	ctl = start(t, nil, "mediaproxy", "ctl", "--runtime-dir", s.run, "accounting")
-	if code := ctl.exit(t); code != 3 || !strings.Contains(ctl.stderr(), "names no back-end") {
-		t.Errorf("ctl accounting: exit code %d, %q", code, ctl.stderr())
+	if code := ctl.exit(t); code != 0 || !strings.Contains(ctl.stdout(), "database") {
+		t.Errorf("ctl accounting: exit code %d, %q", code, ctl.stdout())
+	}
+	ctl = start(t, nil, "mediaproxy", "ctl", "--runtime-dir", s.run, "accounting", "export", "--csv")
+	if code := ctl.exit(t); code != 0 || !strings.HasPrefix(ctl.stdout(), "call_id,") {
+		t.Errorf("ctl accounting export: exit code %d, %q, %q", code, ctl.stdout(), ctl.stderr())
+	}
+	if info, err := os.Stat(filepath.Join(s.state, "calls.db")); err != nil || info.Mode().Perm()&0o007 != 0 {
+		t.Errorf("the database of finished calls: %v, %v; want one that others cannot read", info, err)
 	}
 	info, err := os.Stat(socket)
 	if err != nil || info.Mode().Perm() != 0o660 {

@@ -3,6 +3,8 @@ package program
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
+	"path/filepath"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -23,7 +25,8 @@ func upCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "up", Short: "Run a dispatcher and a relay in one process", Args: cobra.NoArgs,
 		Long: `Runs a dispatcher and a relay in one process, for one SIP proxy on this host. It
-needs no configuration file and no certificates: it makes its own in the state folder.
+needs no configuration file and no certificates: it makes its own in the state folder,
+where it keeps finished calls too, in the SQLite database calls.db.
 At the start it prints what to put into the configuration of Kamailio or OpenSIPS.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.takeOutput(cmd)
@@ -46,6 +49,7 @@ func runUp(o *options) error {
 	if err := h.applyUp(); err != nil {
 		return err
 	}
+	h.keepCalls()
 	folder, own := h.certificateFolder()
 	if own {
 		if err := h.ownCertificates(folder); err != nil {
@@ -98,6 +102,21 @@ func (h *host) applyUp() error {
 	}
 	return nil
 }
+
+// keepCalls has finished calls stored in the state folder, unless the configuration says
+// where.
+func (h *host) keepCalls() {
+	if _, configured := h.cfg.Where("Dispatcher", "accounting"); configured {
+		return
+	}
+	h.cfg.Dispatcher.Accounting = []string{"database"}
+	if h.cfg.Database.URI == "" {
+		h.cfg.Database.URI = (&url.URL{Scheme: "sqlite", Path: filepath.Join(h.stateDir, callsFile)}).String()
+	}
+}
+
+// callsFile is the database of `up`.
+const callsFile = "calls.db"
 
 // upListen is where the relays connect to: the only one is in this process, unless the
 // configuration asks for more.

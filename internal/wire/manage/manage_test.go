@@ -29,6 +29,11 @@ func TestParseRequest(t *testing.T) {
 		{"sessions lost", Request{Verb: Sessions, Filter: Filter{Lost: true}}, ""},
 		{"sessions call_id=c=d from=al to=bo relay=r order=-duration limit=50",
 			Request{Verb: Sessions, Filter: Filter{CallID: "c=d", From: "al", To: "bo", Relay: "r", Order: "-duration", Limit: 50}}, ""},
+		{"stored", Request{Verb: Stored}, ""},
+		{"stored after=7 since=1700000000 limit=20", Request{Verb: Stored, Page: Page{After: 7, Since: 1700000000, Limit: 20}}, ""},
+		{"stored after=-1", Request{Verb: Stored}, `"after=-1": want after=, since= or limit= and a number`},
+		{"stored before=1", Request{Verb: Stored}, `"before=1": want after=, since= or limit= and a number`},
+		{"stored limit=1048577", Request{Verb: Stored}, "limit is too large"},
 		{"", Request{}, "unknown command"},
 		{"Summary", Request{}, "unknown command"},
 		{"summary now", Request{}, "unknown command"},
@@ -149,7 +154,7 @@ func TestParseFormat(t *testing.T) {
 }
 
 func FuzzParseRequest(f *testing.F) {
-	for _, s := range []string{"summary", "exit", "sessions lost call_id=c limit=3 order=-from", "drain r cancel", "session \xff"} {
+	for _, s := range []string{"summary", "exit", "sessions lost call_id=c limit=3 order=-from", "drain r cancel", "stored after=1 since=2 limit=3", "session \xff"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {

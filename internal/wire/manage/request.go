@@ -47,6 +47,8 @@ const (
 	Accounting Verb = "accounting"
 	// Cluster asks how the cluster of dispatchers does.
 	Cluster Verb = "cluster"
+	// Stored asks for a page of the finished calls in the database.
+	Stored  Verb = "stored"
 	Version Verb = "version"
 	Quit    Verb = "quit" // also exit
 )
@@ -58,6 +60,15 @@ type Request struct {
 	Relay  string // Drain: name or address
 	Cancel bool   // Drain: take the drain back
 	Filter Filter // Sessions
+	Page   Page   // Stored
+}
+
+// Page is a part of the finished calls in the database, which are numbered in the order in
+// which they came.
+type Page struct {
+	After int64 // begin behind the call with this number
+	Since int64 // leave out calls that began before, UNIX seconds
+	Limit int   // look at so many; 0: as many as the dispatcher likes
 }
 
 // Filter selects, sorts and cuts the answer of sessions. The zero value is the
@@ -96,6 +107,9 @@ func ParseRequest(line []byte) (Request, error) {
 	case Sessions:
 		f, err := parseFilter(args)
 		return Request{Verb: Sessions, Filter: f}, err
+	case Stored:
+		p, err := parsePage(args)
+		return Request{Verb: Stored, Page: p}, err
 	case Session, Explain, Terminate:
 		if len(args) != 1 {
 			return Request{}, &SyntaxError{fmt.Sprintf("%s needs one Call-ID, got %d words", req.Verb, len(args))}
@@ -150,6 +164,30 @@ func parseFilter(args []string) (Filter, error) {
 	return f, nil
 }
 
+func parsePage(args []string) (p Page, err error) {
+	for _, word := range args {
+		name, value, _ := strings.Cut(word, "=")
+		n, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || n < 0 {
+			return Page{}, &SyntaxError{fmt.Sprintf("%.60q: want after=, since= or limit= and a number", word)}
+		}
+		switch name {
+		case "after":
+			p.After = n
+		case "since":
+			p.Since = n
+		case "limit":
+			if n > 1<<20 {
+				return Page{}, &SyntaxError{"limit is too large"}
+			}
+			p.Limit = int(n)
+		default:
+			return Page{}, &SyntaxError{fmt.Sprintf("%.60q: want after=, since= or limit= and a number", word)}
+		}
+	}
+	return p, nil
+}
+
 func knownOrder(s string) bool {
 	s = strings.TrimPrefix(s, "-")
 	for _, o := range Orders {
@@ -183,8 +221,14 @@ func AppendRequest(dst []byte, r Request) []byte {
 	word("to=", r.Filter.To)
 	word("relay=", r.Filter.Relay)
 	word("order=", r.Filter.Order)
-	if r.Filter.Limit > 0 {
-		word("limit=", strconv.Itoa(r.Filter.Limit))
+	number := func(name string, n int64) {
+		if n > 0 {
+			word(name, strconv.FormatInt(n, 10))
+		}
 	}
+	number("limit=", int64(r.Filter.Limit))
+	number("after=", r.Page.After)
+	number("since=", r.Page.Since)
+	number("limit=", int64(r.Page.Limit))
 	return append(dst, '\r', '\n')
 }
