@@ -13,7 +13,7 @@ import (
 
 // remove serves one remove. Of several for the same call at once, one asks the
 // relay and all get its reply.
-func (d *Dispatcher) remove(ctx context.Context, hs []control.Header) (string, error) {
+func (d *Dispatcher) remove(ctx context.Context, hs []control.Header, peer bool) (string, error) {
 	r, err := control.DecodeRemove(hs)
 	if err != nil {
 		return "", &requestError{err}
@@ -24,7 +24,10 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header) (string, e
 		c, relay, wait, todo := d.calls.leave(r)
 		switch {
 		case todo == leaveUnknown && !searched:
-			d.search(ctx, r.CallID, r.FromTag, r.ToTag, deadline)
+			w := wanted{r.CallID, r.FromTag, r.ToTag}
+			if d.searchPeers(ctx, w, hs, deadline, peer) {
+				return d.removed(control.ReplyRemoved)
+			}
 			searched = true
 		case todo == leaveUnknown:
 			return "", errUnknownCall
@@ -46,6 +49,22 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header) (string, e
 			return d.removed(control.ReplyRemoved)
 		}
 	}
+}
+
+// searchPeers looks for a call to remove. done: another dispatcher has removed it.
+func (d *Dispatcher) searchPeers(ctx context.Context, w wanted, hs []control.Header, deadline time.Time, peer bool) (done bool) {
+	if peer || d.cfg.Peers != nil {
+		if d.locate(w, d.hint(w.callID)) || peer {
+			return false
+		}
+		request := control.Request{Command: control.CommandRemove, Headers: hs}
+		reply, _ := d.askPeers(ctx, request, deadline.Add(-d.cfg.SetupTimeout/2))
+		if string(reply) == control.ReplyRemoved {
+			return true
+		}
+	}
+	d.search(ctx, w, deadline)
+	return false
 }
 
 func (d *Dispatcher) removed(reply string) (string, error) {

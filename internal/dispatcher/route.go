@@ -20,6 +20,7 @@ var (
 	errNoRelay     = errors.New("no relay is connected that takes new calls")
 	errRelayGone   = errors.New("relay of the call is not connected")
 	errDeadline    = errors.New("time is up")
+	errNotYet      = errors.New("call is not known, and this dispatcher has only just started: its relay, or another dispatcher that knows it, may not be connected yet")
 )
 
 // refusedError is a relay's negative answer.
@@ -38,6 +39,7 @@ type setup struct {
 	u        control.Update
 	headers  []control.Header
 	deadline time.Time
+	peer     bool // another dispatcher asks: it makes calls itself
 }
 
 // update serves one update: a known call goes to its relay, a new one to the
@@ -62,10 +64,13 @@ func (s *setup) offer() bool { return s.u.Kind == control.KindRequest && s.u.Has
 func (s *setup) run(ctx context.Context) (control.Answer, error) {
 	searched := false
 	for {
-		c, state := s.d.calls.enter(s.u, searched || s.initial())
+		c, state := s.d.calls.enter(s.u, !s.peer && (searched || s.initial()))
 		switch state {
 		case callUnknown: // perhaps its relay has not told us yet, or another dispatcher made it
-			s.d.search(ctx, s.u.CallID, s.u.FromTag, s.u.ToTag, s.deadline)
+			answer, done, err := s.look(ctx, searched)
+			if done {
+				return answer, err
+			}
 			searched = true
 		case callNone:
 			return control.Answer{}, errNoMedia
@@ -77,7 +82,7 @@ func (s *setup) run(ctx context.Context) (control.Answer, error) {
 			return s.placeClaimed(ctx, c)
 		case callKnown:
 			answer, err := s.known(ctx, c.callState, c.relay)
-			if !s.offer() || !movable(err) {
+			if !s.offer() || !movable(err) || s.peer {
 				return answer, err
 			}
 			if !s.d.calls.move(&c) {

@@ -121,7 +121,7 @@ func free(address string) (host string, port int, err error) {
 func (c *Cluster) connect() (n *node, err error) {
 	n = &node{}
 	options := []nats.Option{
-		nats.Name("mediaproxy " + c.cfg.Name), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(tryAgain),
+		nats.Name("mediaproxy " + c.cfg.Name), nats.NoEcho(), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(tryAgain),
 		nats.Timeout(askTime), nats.PingInterval(routePing), nats.MaxPingsOutstanding(maxRoutePings),
 		nats.DisconnectErrHandler(func(conn *nats.Conn, err error) {
 			if !conn.IsClosed() {

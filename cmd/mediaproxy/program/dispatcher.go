@@ -104,8 +104,12 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		Accounting: books.status,
 		Hangup:     hang,
 		Shared:     others.shared(),
+		Peers:      others.peers(),
 		Cluster:    others.status(),
 	}, h.log)
+	if err == nil {
+		err = others.answer(d)
+	}
 	if err != nil {
 		return room{}, nil, errors.Join(err, hang.Close(), books.close(), others.close())
 	}
