@@ -161,6 +161,15 @@ func (c *Cluster) servers() int {
 	return n
 }
 
+// led says whether the cluster can decide anything, as far as is known here.
+func (c *Cluster) led() bool {
+	if c.node.server == nil {
+		return c.node.conn.IsConnected()
+	}
+	js, err := c.node.server.Jsz(nil)
+	return err == nil && js.Meta != nil && js.Meta.Leader != ""
+}
+
 // copies is how many replicas the cluster can keep.
 func (c *Cluster) copies() int {
 	if n := c.servers(); n > 0 && n < 3 {

@@ -47,7 +47,9 @@ const (
 	localStream = "outbox"
 	localPrefix = "outbox."
 	addTime     = 10 * time.Second
-	sameRecord  = 10 * time.Minute // within which a record that is added again is known
+	// publishAgain is when a cluster that has no leader is asked once more.
+	publishAgain = 250 * time.Millisecond
+	sameRecord   = 10 * time.Minute // within which a record that is added again is known
 )
 
 // Outbox is open until Close. Its methods may be called from anywhere.
@@ -58,6 +60,7 @@ type Outbox struct {
 	js           jetstream.JetStream
 	name, prefix string // of its stream, and of its subjects
 	stream       jetstream.Stream
+	patience     time.Duration // with a cluster that elects a leader
 }
 
 // Open makes the outbox, or finds what a former process left in it.
@@ -104,7 +107,11 @@ func (o *Outbox) Add(ctx context.Context, id string, data []byte, receivers ...s
 	defer cancel()
 	for _, receiver := range receivers {
 		m := &nats.Msg{Subject: o.prefix + receiver, Data: data, Header: nats.Header{headerID: {id}}}
-		if _, err := o.js.PublishMsg(ctx, m, jetstream.WithMsgID(receiver+" "+id)); err != nil {
+		options := []jetstream.PublishOpt{jetstream.WithMsgID(receiver + " " + id)}
+		if o.patience > 0 {
+			options = append(options, jetstream.WithRetryWait(publishAgain), jetstream.WithRetryAttempts(int(o.patience/publishAgain)))
+		}
+		if _, err := o.js.PublishMsg(ctx, m, options...); err != nil {
 			if strings.Contains(err.Error(), "maximum bytes exceeded") {
 				err = fmt.Errorf("%w (%d bytes): %w", ErrFull, o.cfg.MaxDisk, err)
 			}

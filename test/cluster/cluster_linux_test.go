@@ -8,56 +8,96 @@ import (
 	"time"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/test/internal/netlab"
+	"example.org/mediaproxy/test/internal/program"
 )
 
 // election is how long a cluster may need for a new leader.
-const election = 7 * time.Second
+const election = 6 * time.Second
 
-// A cluster whose dispatchers are killed in turn, and whose network is cut, loses no call
-// and no record, and no answer waits for an election.
-func TestNothingIsLost(t *testing.T) {
-	for _, tt := range []struct{ name, settings string }{
-		{"each keeps its own records", ""},
-	} {
-		t.Run(tt.name, func(t *testing.T) { faults(t, newWorld(t, tt.settings)) })
+// stage is a world with a storm in it.
+type stage struct {
+	*world
+	*storm
+	phases []string
+	done   chan struct{}
+}
+
+func begin(t *testing.T, binary, settings string) *stage {
+	w := newWorld(t, binary, settings)
+	s := &stage{world: w, storm: &storm{w: w, over: make(chan struct{}), took: map[string][]time.Duration{}, phase: "normal"}, done: make(chan struct{})}
+	go func() { defer close(s.done); s.run() }()
+	time.Sleep(election) // the storm goes on undisturbed
+	return s
+}
+
+// fault lets the storm go on during what begin does.
+func (s *stage) fault(what string, begin func()) {
+	phase := fmt.Sprintf("%d: %s", len(s.phases)+1, what)
+	s.phases = append(s.phases, phase)
+	s.enter(phase)
+	begin()
+	time.Sleep(election) // the storm goes on
+}
+
+// whole waits until the cluster is.
+func (s *stage) whole() {
+	s.enter("between")
+	for i := range s.dispatchers {
+		eventually(s, "the cluster is whole again", func() bool { c := s.cluster(i); return c.Leader != "" && len(c.Servers) == 3 })
 	}
 }
 
-func faults(t *testing.T, w *world) {
+func (s *stage) end() {
+	close(s.over)
+	<-s.done
+}
+
+// One round under two minutes: most of it is waiting for elections.
+func TestCluster(t *testing.T) {
+	netlab.Needs(t)
+	binary := program.Build(t)
+	t.Run("nothing is lost", func(t *testing.T) { nothingIsLost(t, binary) })
+	t.Run("a dispatcher is lost for good", func(t *testing.T) { lostForGood(t, binary) })
+}
+
+// A cluster whose dispatchers are killed in turn, and whose network is cut, loses no call
+// and no record, and no answer waits for an election.
+func nothingIsLost(t *testing.T, binary string) {
 	rounds := 1
 	if os.Getenv("MEDIAPROXY_TEST") == "soak" {
 		rounds = 10
 	}
-	s := &storm{w: w, over: make(chan struct{}), took: map[string][]time.Duration{}, phase: "normal"}
-	done := make(chan struct{})
-	go func() { defer close(done); s.run() }()
-	time.Sleep(lives + election) // the storm goes on undisturbed
-	var phases []string
-	fault := func(what string, begin, end func()) {
-		phase := fmt.Sprintf("%d: %s", len(phases)+1, what)
-		phases = append(phases, phase)
-		s.enter(phase)
-		begin()
-		time.Sleep(election) // the storm goes on
-		end()
-		s.enter("between")
-		for i := range w.dispatchers {
-			eventually(t, "the cluster is whole again", func() bool { c := w.cluster(i); return c.Leader != "" && len(c.Servers) == 3 })
-		}
-	}
+	s := begin(t, binary, "")
 	for range rounds {
-		for i := range w.dispatchers {
-			fault(name(i)+" killed", func() { w.kill(i) }, func() { w.start(w.dispatchers[i]); w.serving(i) })
+		for i := range s.dispatchers {
+			s.fault(name(i)+" killed", func() { s.kill(i) })
+			s.start(s.dispatchers[i])
+			s.serving(i)
+			s.whole()
 		}
-		leader := w.leader()
-		fault(name(leader)+", the leader, cut off", func() { w.cut(leader) }, func() { w.mend(leader) })
-		leader = w.leader()
-		fault(name(leader)+", the leader, killed", func() { w.kill(leader) }, func() { w.start(w.dispatchers[leader]); w.serving(leader) })
+		leader := s.leader()
+		s.fault(name(leader)+", the leader, cut off", func() { s.cut(leader) })
+		s.mend(leader)
+		s.whole()
 	}
-	close(s.over)
-	<-done
-	w.counted(s)
-	w.quick(s, phases)
+	s.end()
+	s.counted(s.storm, 0, 1, 2)
+	s.quick(s.storm, s.phases)
+}
+
+// With three replicas, what a dispatcher took before it was lost for good is stored by the
+// others.
+func lostForGood(t *testing.T, binary string) {
+	s := begin(t, binary, "replicas = 3\n")
+	leader := s.leader()
+	s.books.away.Store(true)
+	eventually(t, "finished calls wait", func() bool { return s.waiting(leader) > 30 })
+	s.fault(name(leader)+", the leader, lost", func() { s.kill(leader) })
+	s.books.away.Store(false)
+	s.end()
+	s.counted(s.storm, (leader+1)%3, (leader+2)%3)
+	s.quick(s.storm, s.phases)
 }
 
 // leader is the dispatcher that leads the cluster.
@@ -71,10 +111,10 @@ func (w *world) leader() (leader int) {
 }
 
 // counted compares what was stored with the calls that were made.
-func (w *world) counted(s *storm) {
+func (w *world) counted(s *storm, alive ...int) {
 	w.Helper()
 	eventually(w, "all calls are stored", func() bool { return len(w.books.rows()) >= len(s.answered) })
-	for i := range w.dispatchers {
+	for _, i := range alive {
 		eventually(w, "nothing waits at "+name(i), func() bool { return w.waiting(i) == 0 })
 	}
 	rows := w.books.rows()
@@ -95,7 +135,7 @@ func (w *world) counted(s *storm) {
 		}
 	}
 	var located, hinted, taken uint64
-	for i := range w.dispatchers {
+	for _, i := range alive {
 		c := w.cluster(i)
 		located, hinted, taken = located+c.Located, hinted+c.Hinted, taken+c.TakenOver
 	}

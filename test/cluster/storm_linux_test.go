@@ -14,7 +14,7 @@ import (
 
 const (
 	rate  = 30 // calls a second
-	lives = 4 * time.Second
+	lives = 3 * time.Second
 )
 
 // storm makes calls as three SIP proxies do that share them: each message goes to another

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,7 +21,6 @@ import (
 	"example.org/mediaproxy/internal/pki"
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/test/internal/netlab"
-	"example.org/mediaproxy/test/internal/program"
 )
 
 const booksIP = "198.51.100.9"
@@ -48,15 +48,14 @@ type process struct {
 	cmd  *exec.Cmd
 }
 
-func newWorld(t *testing.T, settings string) *world {
+func newWorld(t *testing.T, binary, settings string) *world {
 	t.Helper()
-	netlab.Needs(t)
 	dir, err := os.MkdirTemp("", "mpc") // short: paths of UNIX sockets are
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{T: t, binary: program.Build(t), dir: dir}
+	w := &world{T: t, binary: binary, dir: dir}
 	if _, err := pki.Create(filepath.Join(dir, "tls"), pki.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +197,9 @@ func (w *world) has(words string) (n int) {
 // books is the web server to which finished calls are posted. What it said yes to it keeps
 // by record.
 type books struct {
-	mu      sync.Mutex
+	away atomic.Bool
+
+	mu      sync.Mutex // guards what follows
 	records map[string]report.Session
 	posts   int
 }
@@ -213,11 +214,15 @@ func openBooks(t *testing.T, host *netlab.Host) *books {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		var s report.Session
 		if err != nil || json.Unmarshal(body, &s) != nil || s.RecordID == "" || r.Header.Get("Idempotency-Key") != s.RecordID {
 			t.Errorf("posted: %s, %v", body, err)
+			return
+		}
+		if b.away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
 		b.mu.Lock()

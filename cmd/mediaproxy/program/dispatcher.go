@@ -68,7 +68,7 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 	if err != nil {
 		return room{}, nil, err
 	}
-	books, err := h.openAccounting()
+	books, err := h.openAccounting(others)
 	if err != nil {
 		return room{}, nil, errors.Join(err, others.close())
 	}
