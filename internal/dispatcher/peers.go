@@ -39,17 +39,39 @@ func (s *setup) look(ctx context.Context, again bool) (answer control.Answer, do
 	case s.d.locate(w, s.d.hint(s.u.CallID)):
 		return answer, false, nil
 	}
-	request := control.Request{Command: control.CommandUpdate, Headers: s.headers}
-	reply, heard := s.d.askPeers(ctx, request, s.deadline.Add(-s.d.cfg.SetupTimeout/2))
-	if reply != nil {
-		answer, err = control.ParseAnswer(reply)
-		return answer, true, err
+	if answer, done, err = s.elsewhere(ctx, s.d.cfg.SetupTimeout/2); done {
+		return answer, done, err
 	}
 	s.d.search(ctx, w, s.deadline)
-	if !heard && s.d.cfg.Now().Sub(s.d.started) <= longAway && !s.d.calls.knows(w) {
+	if !s.heard && s.d.cfg.Now().Sub(s.d.started) <= longAway && !s.d.calls.knows(w) {
 		return answer, true, errNotYet
 	}
 	return answer, false, nil
+}
+
+// mayAsk says whether other dispatchers are still to be asked for a call whose relay is away
+// from here.
+func (s *setup) mayAsk() bool { return s.d.cfg.Peers != nil && !s.peer && !s.asked }
+
+// elsewhere has another dispatcher serve the message, as long as so much time is left.
+func (s *setup) elsewhere(ctx context.Context, left time.Duration) (answer control.Answer, done bool, err error) {
+	request := control.Request{Command: control.CommandUpdate, Headers: s.headers}
+	var reply []byte
+	if reply, s.heard = s.d.askPeers(ctx, request, s.deadline.Add(-left)); reply == nil {
+		return answer, false, nil
+	}
+	answer, err = control.ParseAnswer(reply)
+	return answer, true, err
+}
+
+// giveUp forgets a call that another dispatcher has served: it owns it now.
+func (t *callTable) giveUp(c *callState, r *relayState) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if c.relay == r && c.placing == nil && c.removing == nil {
+		c.noted = ""
+		t.deleteLocked(c)
+	}
 }
 
 // AnswerPeer serves a request that another dispatcher asks. nil: the call is not known here.

@@ -43,7 +43,7 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header, peer bool)
 		case todo == leaveExpired:
 			return d.removed(control.ReplyRemoved)
 		default:
-			if err := d.removeClaimed(ctx, c, relay, hs, deadline); err != nil {
+			if err := d.removeClaimed(ctx, c, relay, hs, deadline, peer); err != nil {
 				return "", err
 			}
 			return d.removed(control.ReplyRemoved)
@@ -113,10 +113,20 @@ func (t *callTable) leave(r control.Remove) (leaving, *relayState, <-chan struct
 
 // removeClaimed asks the relay and ends the claim, also when a bug strikes
 // meanwhile: other messages of the call wait for it.
-func (d *Dispatcher) removeClaimed(ctx context.Context, c leaving, r *relayState, hs []control.Header, deadline time.Time) error {
+func (d *Dispatcher) removeClaimed(ctx context.Context, c leaving, r *relayState, hs []control.Header, deadline time.Time, peer bool) error {
 	err := errDeadline
 	defer func() { d.calls.left(c.callState, c.removing, err) }()
-	err = d.removeOn(ctx, c.callState, r, hs, deadline)
+	patience, ask := deadline, d.cfg.Peers != nil && !peer
+	if ask { // the other half is for the other dispatchers
+		patience = deadline.Add(-d.cfg.SetupTimeout / 2)
+	}
+	err = d.removeOn(ctx, c.callState, r, hs, patience, deadline)
+	if ask && errors.Is(err, errRelayGone) {
+		reply, _ := d.askPeers(ctx, control.Request{Command: control.CommandRemove, Headers: hs}, deadline)
+		if string(reply) == control.ReplyRemoved {
+			err = nil
+		}
+	}
 	return err
 }
 
@@ -134,11 +144,11 @@ func (t *callTable) left(c *callState, mine *removal, err error) {
 	close(mine.done)
 }
 
-// removeOn asks the relay of a call to end it.
-func (d *Dispatcher) removeOn(ctx context.Context, c *callState, r *relayState, hs []control.Header, deadline time.Time) error {
+// removeOn asks the relay of a call to end it. One that is away is waited for, with patience.
+func (d *Dispatcher) removeOn(ctx context.Context, c *callState, r *relayState, hs []control.Header, patience, deadline time.Time) error {
 	hs = addressed(hs, c.fromTag)
 	for {
-		l, err := d.waitFor(ctx, r, deadline)
+		l, err := d.waitFor(ctx, r, patience)
 		if err != nil {
 			return err
 		}

@@ -40,6 +40,8 @@ type setup struct {
 	headers  []control.Header
 	deadline time.Time
 	peer     bool // another dispatcher asks: it makes calls itself
+	heard    bool // another dispatcher said something
+	asked    bool // the other dispatchers, while the call's relay was away
 }
 
 // update serves one update: a known call goes to its relay, a new one to the
@@ -82,6 +84,14 @@ func (s *setup) run(ctx context.Context) (control.Answer, error) {
 			return s.placeClaimed(ctx, c)
 		case callKnown:
 			answer, err := s.known(ctx, c.callState, c.relay)
+			if errors.Is(err, errRelayGone) && s.mayAsk() {
+				s.asked = true
+				if answer, done, err := s.elsewhere(ctx, s.d.cfg.SetupTimeout/4); done {
+					s.d.calls.giveUp(c.callState, c.relay)
+					return answer, err
+				}
+				continue // what time is left its relay has
+			}
 			if !s.offer() || !movable(err) || s.peer {
 				return answer, err
 			}
@@ -124,10 +134,10 @@ func waitUntil(ctx context.Context, what <-chan struct{}, until time.Time) error
 
 // known sends an update to the relay of its call. One that is away for a moment
 // is waited for: by an offer as long as another relay can still be tried, by
-// anything else as long as there is time.
+// anything else as long as there is time, or until other dispatchers can be asked.
 func (s *setup) known(ctx context.Context, c *callState, r *relayState) (control.Answer, error) {
 	patience := s.deadline
-	if s.offer() {
+	if s.offer() || s.mayAsk() {
 		patience = patience.Add(-s.d.cfg.SetupTimeout / 2)
 	}
 	for {

@@ -205,6 +205,39 @@ func TestPeersServeEachOther(t *testing.T) {
 	}
 }
 
+// A call whose relay has lost its connection to its dispatcher, and not to another one, is
+// served by that one and not placed anew.
+func TestRelayAwayFromOneDispatcher(t *testing.T) {
+	toA, toB := &askOthers{}, &askOthers{}
+	a := start(t, func(c *Config) { c.Peers = toB })
+	b := start(t, func(c *Config) { c.Peers = toA })
+	toA.other, toB.other = a.AnswerPeer, b.AnswerPeer
+	gone, spare := a.relay("r"), a.relay("spare")
+	m := a.module()
+	var calls []relaylink.Call
+	for _, call := range []string{"updated", "removed", "answered"} {
+		if got := m.ask(message{call: call, from: "f", mediaRelay: "r"}.String()); got != ports {
+			t.Fatalf("got %q", got)
+		}
+		calls = append(calls, relaylink.Call{CallID: call, FromTag: "f", ToTag: "t", Owner: "d1"})
+	}
+	b.relay("r", having(calls...))
+	gone.close()
+	eventually(t, "the connection is gone", func() bool { return a.Stats().LostCalls == 3 })
+	if got := m.ask(message{call: "updated", from: "f", to: "t"}.String()); got != ports {
+		t.Errorf("a re-INVITE was answered %q", got)
+	}
+	if got := m.ask(message{call: "answered", reply: true, from: "f", to: "t"}.String()); got != ports {
+		t.Errorf("a reply was answered %q", got)
+	}
+	if got := m.ask(remove("removed", "f", "t")); got != "removed" {
+		t.Errorf("remove was answered %q", got)
+	}
+	if s := a.Stats(); s.Calls != 0 || s.Elsewhere != 3 || s.Moved != 0 || spare.count(relaylink.Update) != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // A dispatcher that has just started and hears nobody places no call anew that may be on a
 // relay which is not connected yet; new calls it serves at once.
 func TestJustStarted(t *testing.T) {
