@@ -41,6 +41,7 @@ type Cluster struct {
 	cfg    ClusterConfig
 	log    *slog.Logger
 	node   *node
+	joined time.Time
 	cancel context.CancelFunc
 	ctx    context.Context // of what runs here
 	wg     sync.WaitGroup
@@ -62,7 +63,7 @@ const (
 // is asked fails.
 func Join(cfg ClusterConfig, log *slog.Logger) (_ *Cluster, err error) {
 	cfg.MaxDisk = cmp.Or(cfg.MaxDisk, 4<<30)
-	c := &Cluster{cfg: cfg, log: log}
+	c := &Cluster{cfg: cfg, log: log, joined: time.Now()}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if len(cfg.URLs) > 0 {
 		c.node, err = c.connect()

@@ -62,17 +62,31 @@ func (q *Questions) Answer(answer func(ctx context.Context, question []byte) []b
 	return nil
 }
 
-// Ask returns the first answer of another dispatcher that knows one. heard: somebody said
-// anything.
+// settled is how long after joining a cluster one is still waiting for its servers.
+const settled = 5 * time.Second
+
+// others is how many other dispatchers can be heard now; -1: not known.
+func (c *Cluster) others() int {
+	if c.node.server == nil {
+		return -1
+	}
+	return len(c.routes()) - 1
+}
+
+// Ask returns the first answer of another dispatcher that knows one, as soon as there is one
+// or all that are connected have said no. heard: somebody said anything.
 func (q *Questions) Ask(ctx context.Context, question []byte) (answer []byte, heard bool) {
 	c := q.cluster
+	if c.others() == 0 && time.Since(c.joined) > settled {
+		return nil, false
+	}
 	inbox := c.node.conn.NewInbox()
 	sub, err := c.node.conn.SubscribeSync(inbox)
 	if err != nil {
 		return nil, false
 	}
 	defer sub.Unsubscribe()
-	others, unknown := c.servers()-1, 0
+	unknown := 0
 	for ctx.Err() == nil {
 		if !heard {
 			if err := c.node.conn.PublishRequest(q.subject, inbox, question); err != nil {
@@ -89,7 +103,7 @@ func (q *Questions) Ask(ctx context.Context, question []byte) (answer []byte, he
 		if m.Header.Get(headerKnown) != "" {
 			return m.Data, true
 		}
-		if unknown++; unknown == others {
+		if unknown++; unknown == c.others() {
 			return nil, true
 		}
 	}
