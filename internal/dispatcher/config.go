@@ -75,6 +75,9 @@ type Config struct {
 	// Shared is what the dispatchers of a cluster tell each other about their calls. May be
 	// nil.
 	Shared Map
+	// Peers are the other dispatchers of a cluster, which ask this one by AnswerPeer. May be
+	// nil.
+	Peers Peers
 	// Cluster tells how the cluster does. May be nil.
 	Cluster func() report.Cluster
 	// Stored reads calls back that are in the database: behind the one with this number, and
@@ -94,6 +97,13 @@ type Map interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	Put(key string, value []byte)
 	Delete(key string)
+}
+
+// Peers are asked for the answer to a request about a call that no relay of ours has.
+type Peers interface {
+	// Ask returns the first answer of one that knows the call, when there is one before the
+	// context ends or all have said no. heard: somebody said anything.
+	Ask(ctx context.Context, request []byte) (answer []byte, heard bool)
 }
 
 func (c *Config) setDefaults() {

@@ -5,7 +5,7 @@
 //	                                            v
 //	                    route.go, remove.go: which relay?   calls.go: what is known
 //	                      choose.go, selection.go: a new one
-//	                      locate.go: perhaps another dispatcher's
+//	                      locate.go, peers.go: perhaps another dispatcher's
 //	                                            |
 //	relays ----TLS----> accept.go -> link.go <--+   relay.go: who is connected
 //	                      resync.go: what does this relay have?

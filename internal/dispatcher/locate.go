@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"time"
 
 	"example.org/mediaproxy/internal/report"
@@ -12,85 +11,97 @@ import (
 
 // search gives a call that is not known two chances: its relay has connected
 // but not told its calls yet; or another dispatcher made it, then the relays
-// that speak link/2 are asked, all at once.
-func (d *Dispatcher) search(ctx context.Context, callID, fromTag, toTag string, deadline time.Time) {
+// that speak link/2 are asked. A relay that the shared map names is waited for
+// if it is not connected: it may know us in a moment, and placing its call anew
+// would leave one there that nobody hears of until it times out.
+func (d *Dispatcher) search(ctx context.Context, w wanted, deadline time.Time) {
+	named := d.hint(w.callID)
 	half := deadline.Add(-d.cfg.SetupTimeout / 2)
 	for {
-		synced, changed := d.registry.allSynced()
-		if synced || d.registry.connected() == 0 && d.cfg.Now().Sub(d.started) > longAway {
+		ready, changed := d.registry.readyFor(named)
+		if ready || d.registry.connected() == 0 && d.cfg.Now().Sub(d.started) > longAway {
 			break
 		}
 		if waitUntil(ctx, changed, half) != nil {
 			break
 		}
 	}
-	d.calls.mu.Lock()
-	known := d.calls.findLocked(callID, fromTag, toTag) != nil
-	d.calls.mu.Unlock()
-	if !known {
-		d.locate(callID, fromTag, toTag)
+	if !d.calls.knows(w) {
+		d.locate(w, named)
 	}
 }
+
+func (t *callTable) knows(w wanted) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.findLocked(w.callID, w.fromTag, w.toTag) != nil
+}
+
+// wanted is a call that is looked for, by the names that a message has for it.
+type wanted struct{ callID, fromTag, toTag string }
 
 // located is a call that a relay has.
 type located struct {
 	link    *link
 	session report.Session
+	sure    bool // both tags are the call's
 }
 
 // locate looks for a call: first on the relay that the shared map names, then on all. The
 // first that has it gets it attributed.
-func (d *Dispatcher) locate(callID, fromTag, toTag string) {
+func (d *Dispatcher) locate(w wanted, named string) bool {
 	deadline := time.Now().Add(d.cfg.LocateTimeout)
-	var left []*link
+	var first, others []*link
 	for _, l := range d.registry.links() {
-		if !l.plain {
-			left = append(left, l)
+		switch {
+		case l.plain:
+		case l.relay.name == named:
+			first = append(first, l)
+		default:
+			others = append(others, l)
 		}
 	}
-	if named := d.hint(callID, left); named != nil {
+	if len(first) > 0 {
 		// Half of the time for it: in the worst case all the others have the other half.
-		if found := d.askForCall([]*link{named}, callID, fromTag, toTag, deadline.Add(-d.cfg.LocateTimeout/2)); found.link != nil {
+		if found := d.askForCall(first, w, deadline.Add(-d.cfg.LocateTimeout/2)); found.link != nil {
 			d.count.hinted.Add(1)
-			d.adoptLocated(found, callID)
-			return
+			d.adoptLocated(found, w.callID)
+			return true
 		}
-		left = slices.DeleteFunc(left, func(l *link) bool { return l == named })
 	}
-	if found := d.askForCall(left, callID, fromTag, toTag, deadline); found.link != nil {
-		d.adoptLocated(found, callID)
+	found := d.askForCall(others, w, deadline)
+	if found.link != nil {
+		d.adoptLocated(found, w.callID)
 	}
+	return found.link != nil
 }
 
 // hintShare of the time for a search is what the shared map has to answer.
 const hintShare = 5
 
-// hint returns the one of the relays that the shared map names, which is no proof.
-func (d *Dispatcher) hint(callID string, links []*link) *link {
-	if d.cfg.Shared == nil || len(links) < 2 {
-		return nil // nothing to choose from
+// hint returns the relay that the shared map names, which is no proof. Empty: none.
+func (d *Dispatcher) hint(callID string) string {
+	if d.cfg.Shared == nil {
+		return ""
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.LocateTimeout/hintShare)
 	defer cancel()
 	name, err := d.cfg.Shared.Get(ctx, callID)
 	if err != nil {
-		return nil
+		return ""
 	}
-	for _, l := range links {
-		if l.relay.name == string(name) {
-			return l
-		}
-	}
-	return nil
+	return string(name)
 }
 
-// askForCall asks relays at once and returns the first answer that has the call.
-func (d *Dispatcher) askForCall(links []*link, callID, fromTag, toTag string, deadline time.Time) located {
+// askForCall asks relays at once and returns the first that has the call. One that never
+// heard of its answer counts only if no other has it: the offer was perhaps made twice, when
+// the answer to the first was lost with its dispatcher.
+func (d *Dispatcher) askForCall(links []*link, w wanted, deadline time.Time) (best located) {
 	answers := make(chan located, len(links))
 	for _, l := range links {
 		d.running.Go(func() {
-			defer d.recovered("looking for a call", callID, nil)
-			answers <- l.lookFor(callID, fromTag, toTag, deadline)
+			defer d.recovered("looking for a call", w.callID, nil)
+			answers <- l.lookFor(w, deadline)
 		})
 	}
 	timer := time.NewTimer(time.Until(deadline))
@@ -98,14 +109,17 @@ func (d *Dispatcher) askForCall(links []*link, callID, fromTag, toTag string, de
 	for range links {
 		select {
 		case found := <-answers:
-			if found.link != nil {
+			if found.link != nil && (found.sure || w.toTag == "") {
 				return found
 			}
+			if best.link == nil {
+				best = found
+			}
 		case <-timer.C:
-			return located{}
+			return best
 		}
 	}
-	return located{}
+	return best
 }
 
 func (d *Dispatcher) adoptLocated(found located, callID string) {
@@ -114,8 +128,8 @@ func (d *Dispatcher) adoptLocated(found located, callID string) {
 }
 
 // lookFor asks this relay for a call with these tags.
-func (l *link) lookFor(callID, fromTag, toTag string, deadline time.Time) located {
-	body, err := l.ask(relaylink.Session, callHeaders(callID, ""), deadline, nil)
+func (l *link) lookFor(w wanted, deadline time.Time) located {
+	body, err := l.ask(relaylink.Session, callHeaders(w.callID, ""), deadline, nil)
 	if err != nil {
 		return located{}
 	}
@@ -123,14 +137,14 @@ func (l *link) lookFor(callID, fromTag, toTag string, deadline time.Time) locate
 	if json.Unmarshal(body, &sessions) != nil {
 		return located{}
 	}
-	from, to := report.Text(fromTag), report.Text(toTag)
+	from, to := report.Text(w.fromTag), report.Text(w.toTag)
 	for _, s := range sessions {
 		theirs := ""
 		if s.ToTag != nil {
 			theirs = *s.ToTag
 		}
 		if s.FromTag == from || to != "" && s.FromTag == to || to == "" && from != "" && theirs == from || from == "" && len(sessions) == 1 {
-			return located{l, s}
+			return located{l, s, theirs != "" && (theirs == to || theirs == from)}
 		}
 	}
 	return located{}

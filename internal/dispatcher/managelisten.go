@@ -141,7 +141,8 @@ func (d *Dispatcher) cluster() ([]json.RawMessage, error) {
 		return nil, nil
 	}
 	c := d.cfg.Cluster()
-	c.Located, c.Hinted, c.TakenOver = d.count.located.Load(), d.count.hinted.Load(), d.count.released.Load()
+	n := &d.count
+	c.Located, c.Hinted, c.TakenOver, c.Elsewhere, c.ForPeers = n.located.Load(), n.hinted.Load(), n.released.Load(), n.elsewhere.Load(), n.forPeers.Load()
 	return encode([]report.Cluster{c})
 }
 

@@ -142,7 +142,7 @@ func (d *Dispatcher) handle(ctx context.Context, req control.Request, syntax err
 	case control.CommandUpdate:
 		return d.update(ctx, req.Headers)
 	case control.CommandRemove:
-		return d.remove(ctx, req.Headers)
+		return d.remove(ctx, req.Headers, false)
 	}
 	return "", &requestError{errUnknownCommand}
 }

@@ -124,16 +124,21 @@ func (g *registry) current(r *relayState) (l *link, lostAt time.Time, changed <-
 	return r.link, r.lostAt, g.changed
 }
 
-// allSynced says whether the calls of every connected relay are known.
-func (g *registry) allSynced() (bool, <-chan struct{}) {
+// readyFor says whether a call can be looked for: on the relay with this name, which then is
+// connected, or, without a name, because the calls of every connected relay are known.
+func (g *registry) readyFor(name string) (bool, <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.relays {
-		if r.link != nil && !r.synced {
+		switch {
+		case r.link == nil:
+		case name != "" && r.name == name:
+			return true, g.changed
+		case name == "" && !r.synced:
 			return false, g.changed
 		}
 	}
-	return len(g.relays) > 0, g.changed
+	return name == "" && len(g.relays) > 0, g.changed
 }
 
 // links returns the connections, in the order of the relays' names.

@@ -77,7 +77,7 @@ func TestRestartedRelayHasItsCalls(t *testing.T) {
 			next := u.dialRelay("a", instance("2"), having(old.sessions...))
 			eventually(t, "the next one is known", func() bool {
 				l, _, _ := u.registry.current(u.registry.find("a"))
-				synced, _ := u.registry.allSynced()
+				synced, _ := u.registry.readyFor("")
 				return l != nil && l.hello.Instance == "2" && synced
 			})
 			if s := u.Stats(); s.Calls != 2 || s.LostCalls != 0 || s.Purged != 0 || next.count(relaylink.Remove) != 0 {

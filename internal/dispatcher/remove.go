@@ -13,7 +13,7 @@ import (
 
 // remove serves one remove. Of several for the same call at once, one asks the
 // relay and all get its reply.
-func (d *Dispatcher) remove(ctx context.Context, hs []control.Header) (string, error) {
+func (d *Dispatcher) remove(ctx context.Context, hs []control.Header, peer bool) (string, error) {
 	r, err := control.DecodeRemove(hs)
 	if err != nil {
 		return "", &requestError{err}
@@ -24,7 +24,10 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header) (string, e
 		c, relay, wait, todo := d.calls.leave(r)
 		switch {
 		case todo == leaveUnknown && !searched:
-			d.search(ctx, r.CallID, r.FromTag, r.ToTag, deadline)
+			w := wanted{r.CallID, r.FromTag, r.ToTag}
+			if d.searchPeers(ctx, w, hs, deadline, peer) {
+				return d.removed(control.ReplyRemoved)
+			}
 			searched = true
 		case todo == leaveUnknown:
 			d.noteUnheard(r)
@@ -41,12 +44,28 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header) (string, e
 		case todo == leaveExpired:
 			return d.removed(control.ReplyRemoved)
 		default:
-			if err := d.removeClaimed(ctx, c, relay, hs, deadline); err != nil {
+			if err := d.removeClaimed(ctx, c, relay, hs, deadline, peer); err != nil {
 				return "", err
 			}
 			return d.removed(control.ReplyRemoved)
 		}
 	}
+}
+
+// searchPeers looks for a call to remove. done: another dispatcher has removed it.
+func (d *Dispatcher) searchPeers(ctx context.Context, w wanted, hs []control.Header, deadline time.Time, peer bool) (done bool) {
+	if peer || d.cfg.Peers != nil {
+		if d.locate(w, d.hint(w.callID)) || peer {
+			return false
+		}
+		request := control.Request{Command: control.CommandRemove, Headers: hs}
+		reply, _ := d.askPeers(ctx, request, deadline.Add(-d.cfg.SetupTimeout/2))
+		if string(reply) == control.ReplyRemoved {
+			return true
+		}
+	}
+	d.search(ctx, w, deadline)
+	return false
 }
 
 func (d *Dispatcher) removed(reply string) (string, error) {
@@ -95,14 +114,24 @@ func (t *callTable) leave(r control.Remove) (leaving, *relayState, <-chan struct
 
 // removeClaimed asks the relay and ends the claim, also when a bug strikes
 // meanwhile: other messages of the call wait for it.
-func (d *Dispatcher) removeClaimed(ctx context.Context, c leaving, r *relayState, hs []control.Header, deadline time.Time) error {
+func (d *Dispatcher) removeClaimed(ctx context.Context, c leaving, r *relayState, hs []control.Header, deadline time.Time, peer bool) error {
 	err := errDeadline
 	defer func() {
 		if left, ended := d.calls.left(c.callState, c.removing, err); ended {
 			d.owe(left, d.cfg.Now())
 		}
 	}()
-	err = d.removeOn(ctx, c.callState, r, hs, deadline)
+	patience, ask := deadline, d.cfg.Peers != nil && !peer
+	if ask { // the other half is for the other dispatchers
+		patience = deadline.Add(-d.cfg.SetupTimeout / 2)
+	}
+	err = d.removeOn(ctx, c.callState, r, hs, patience, deadline)
+	if ask && errors.Is(err, errRelayGone) {
+		reply, _ := d.askPeers(ctx, control.Request{Command: control.CommandRemove, Headers: hs}, deadline)
+		if string(reply) == control.ReplyRemoved {
+			err = nil
+		}
+	}
 	return err
 }
 
@@ -124,11 +153,11 @@ func (t *callTable) left(c *callState, mine *removal, err error) (lost lostRecor
 	return lost, ended
 }
 
-// removeOn asks the relay of a call to end it.
-func (d *Dispatcher) removeOn(ctx context.Context, c *callState, r *relayState, hs []control.Header, deadline time.Time) error {
+// removeOn asks the relay of a call to end it. One that is away is waited for, with patience.
+func (d *Dispatcher) removeOn(ctx context.Context, c *callState, r *relayState, hs []control.Header, patience, deadline time.Time) error {
 	hs = addressed(hs, c.fromTag)
 	for {
-		l, err := d.waitFor(ctx, r, deadline)
+		l, err := d.waitFor(ctx, r, patience)
 		if err != nil {
 			return err
 		}

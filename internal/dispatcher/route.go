@@ -21,6 +21,7 @@ var (
 	errNoRelay     = errors.New("no relay is connected that takes new calls")
 	errRelayGone   = errors.New("relay of the call is not connected")
 	errDeadline    = errors.New("time is up")
+	errNotYet      = errors.New("call is not known, and this dispatcher has only just started: its relay, or another dispatcher that knows it, may not be connected yet")
 )
 
 // refusedError is a relay's negative answer.
@@ -39,6 +40,9 @@ type setup struct {
 	u        control.Update
 	headers  []control.Header
 	deadline time.Time
+	peer     bool // another dispatcher asks: it makes calls itself
+	heard    bool // another dispatcher said something
+	asked    bool // the other dispatchers, while the call's relay was away
 }
 
 // update serves one update: a known call goes to its relay, a new one to the
@@ -63,10 +67,13 @@ func (s *setup) offer() bool { return s.u.Kind == control.KindRequest && s.u.Has
 func (s *setup) run(ctx context.Context) (control.Answer, error) {
 	searched := false
 	for {
-		c, state := s.d.calls.enter(s.u, searched || s.initial())
+		c, state := s.d.calls.enter(s.u, !s.peer && (searched || s.initial()))
 		switch state {
 		case callUnknown: // perhaps its relay has not told us yet, or another dispatcher made it
-			s.d.search(ctx, s.u.CallID, s.u.FromTag, s.u.ToTag, s.deadline)
+			answer, done, err := s.look(ctx, searched)
+			if done {
+				return answer, err
+			}
 			searched = true
 		case callNone:
 			return control.Answer{}, errNoMedia
@@ -78,7 +85,15 @@ func (s *setup) run(ctx context.Context) (control.Answer, error) {
 			return s.placeClaimed(ctx, c)
 		case callKnown:
 			answer, err := s.known(ctx, c.callState, c.relay)
-			if !s.offer() || !movable(err) {
+			if errors.Is(err, errRelayGone) && s.mayAsk() {
+				s.asked = true
+				if answer, done, err := s.elsewhere(ctx, s.d.cfg.SetupTimeout/4); done {
+					s.d.calls.giveUp(c.callState, c.relay)
+					return answer, err
+				}
+				continue // what time is left its relay has
+			}
+			if !s.offer() || !movable(err) || s.peer {
 				return answer, err
 			}
 			if !s.d.calls.move(&c) {
@@ -121,10 +136,10 @@ func waitUntil(ctx context.Context, what <-chan struct{}, until time.Time) error
 
 // known sends an update to the relay of its call. One that is away for a moment
 // is waited for: by an offer as long as another relay can still be tried, by
-// anything else as long as there is time.
+// anything else as long as there is time, or until other dispatchers can be asked.
 func (s *setup) known(ctx context.Context, c *callState, r *relayState) (control.Answer, error) {
 	patience := s.deadline
-	if s.offer() {
+	if s.offer() || s.mayAsk() {
 		patience = patience.Add(-s.d.cfg.SetupTimeout / 2)
 	}
 	for {

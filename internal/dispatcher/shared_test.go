@@ -78,7 +78,7 @@ func TestSharedMapNamesTheRelay(t *testing.T) {
 			if got := u.module().ask(message{call: "c", from: "t", to: "f", noMedia: true}.String()); got != ports {
 				t.Errorf("got %q", got)
 			}
-			if took := time.Since(began); took > time.Second {
+			if took := time.Since(began); took > 1500*time.Millisecond {
 				t.Errorf("it took %v", took)
 			}
 			others := a.count(relaylink.Session) + c.count(relaylink.Session)
@@ -91,6 +91,24 @@ func TestSharedMapNamesTheRelay(t *testing.T) {
 			}
 			eventually(t, "the map has it", func() bool { return shared.has(map[string]string{"c": "b"}) })
 		})
+	}
+}
+
+// A call whose relay is not connected yet, but named by the shared map, is waited for: it
+// would be placed anew otherwise, and be on two relays.
+func TestSharedMapNamesARelayThatComes(t *testing.T) {
+	shared := &fakeMap{relays: map[string]string{"c": "b"}}
+	u := start(t, func(c *Config) { c.Shared, c.SetupTimeout = shared, 10*time.Second })
+	a := u.relay("a")
+	m := u.module()
+	m.send(message{call: "c", from: "f", to: "t"}.String())
+	eventually(t, "the map is asked", func() bool { shared.mu.Lock(); defer shared.mu.Unlock(); return shared.gets == 1 })
+	u.relay("b", having(relaylink.Call{CallID: "c", FromTag: "f", ToTag: "t", Owner: "d2"}))
+	if got := m.receive(); got != ports {
+		t.Errorf("got %q", got)
+	}
+	if n := a.count(relaylink.Update); n != 0 || u.Stats().Hinted != 1 {
+		t.Errorf("another relay got %d updates; %+v", n, u.Stats())
 	}
 }
 
@@ -131,5 +149,109 @@ func TestClusterForOperators(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("got %s, want %s in it", got, want)
 		}
+	}
+}
+
+// askOthers is a cluster of two: what one asks the other answers. nil: nobody is there.
+type askOthers struct {
+	other func(ctx context.Context, request []byte) []byte
+}
+
+func (a *askOthers) Ask(ctx context.Context, request []byte) ([]byte, bool) {
+	if a.other == nil {
+		<-ctx.Done()
+		return nil, false
+	}
+	return a.other(ctx, request), true
+}
+
+// A dispatcher to which a call's relay is not connected has another one serve it, which has
+// the relay; the call is not placed anew.
+func TestPeersServeEachOther(t *testing.T) {
+	toA, toB := &askOthers{}, &askOthers{}
+	a := start(t, func(c *Config) { c.Peers = toB })
+	b := start(t, func(c *Config) { c.Peers = toA })
+	toA.other, toB.other = a.AnswerPeer, b.AnswerPeer
+	spare := a.relay("spare")
+	r := b.relay("r", having(relaylink.Call{CallID: "c", FromTag: "f", ToTag: "t", Owner: "d3"}))
+	m := a.module()
+	if got := m.ask(message{call: "c", from: "f", to: "t"}.String()); got != ports {
+		t.Errorf("a re-INVITE was answered %q", got)
+	}
+	if n := spare.count(relaylink.Update); n != 0 || r.count(relaylink.Update) != 1 {
+		t.Errorf("%d updates at another relay, %d at the call's", n, r.count(relaylink.Update))
+	}
+	if got := m.ask(message{call: "c", from: "t", to: "f", noMedia: true}.String()); got != ports {
+		t.Errorf("a message without media was answered %q", got)
+	}
+	if got := m.ask(remove("c", "f", "t")); got != "removed" {
+		t.Errorf("remove was answered %q", got)
+	}
+	if s := a.Stats(); s.Elsewhere != 3 || s.Calls != 0 || s.Removes != 1 {
+		t.Errorf("who asked: %+v", s)
+	}
+	if s := b.Stats(); s.ForPeers != 3 || s.Calls != 0 || s.Removes != 1 {
+		t.Errorf("who answered: %+v", s)
+	}
+	// Nobody knows it: as without others.
+	if got := m.ask(remove("none", "f", "t")); got != "error" {
+		t.Errorf("remove of no call was answered %q", got)
+	}
+	if got := m.ask(message{call: "lost", from: "f", to: "t"}.String()); got != ports || spare.count(relaylink.Update) != 1 {
+		t.Errorf("a re-INVITE of a lost call was answered %q", got)
+	}
+	if b.AnswerPeer(t.Context(), []byte("update\r\nno colon\r\n\r\n")) != nil || b.AnswerPeer(t.Context(), []byte("frobnicate\r\n\r\n")) != nil {
+		t.Error("what cannot be read was answered")
+	}
+}
+
+// A call whose relay has lost its connection to its dispatcher, and not to another one, is
+// served by that one and not placed anew.
+func TestRelayAwayFromOneDispatcher(t *testing.T) {
+	toA, toB := &askOthers{}, &askOthers{}
+	a := start(t, func(c *Config) { c.Peers = toB })
+	b := start(t, func(c *Config) { c.Peers = toA })
+	toA.other, toB.other = a.AnswerPeer, b.AnswerPeer
+	gone, spare := a.relay("r"), a.relay("spare")
+	m := a.module()
+	var calls []relaylink.Call
+	for _, call := range []string{"updated", "removed", "answered"} {
+		if got := m.ask(message{call: call, from: "f", mediaRelay: "r"}.String()); got != ports {
+			t.Fatalf("got %q", got)
+		}
+		calls = append(calls, relaylink.Call{CallID: call, FromTag: "f", ToTag: "t", Owner: "d1"})
+	}
+	b.relay("r", having(calls...))
+	gone.close()
+	eventually(t, "the connection is gone", func() bool { return a.Stats().LostCalls == 3 })
+	if got := m.ask(message{call: "updated", from: "f", to: "t"}.String()); got != ports {
+		t.Errorf("a re-INVITE was answered %q", got)
+	}
+	if got := m.ask(message{call: "answered", reply: true, from: "f", to: "t"}.String()); got != ports {
+		t.Errorf("a reply was answered %q", got)
+	}
+	if got := m.ask(remove("removed", "f", "t")); got != "removed" {
+		t.Errorf("remove was answered %q", got)
+	}
+	if s := a.Stats(); s.Calls != 0 || s.Elsewhere != 3 || s.Moved != 0 || spare.count(relaylink.Update) != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A dispatcher that has just started and hears nobody places no call anew that may be on a
+// relay which is not connected yet; new calls it serves at once.
+func TestJustStarted(t *testing.T) {
+	u := start(t, func(c *Config) { c.Peers, c.SetupTimeout = &askOthers{}, 400*time.Millisecond })
+	r := u.relay("a")
+	m := u.module()
+	if got := m.ask(message{call: "old", from: "f", to: "t"}.String()); got != "error" || r.count(relaylink.Update) != 0 {
+		t.Errorf("got %q", got)
+	}
+	if got := m.ask(offer("new")); got != ports {
+		t.Errorf("a new call was answered %q", got)
+	}
+	u.pass(longAway + time.Second)
+	if got := m.ask(message{call: "old", from: "f", to: "t"}.String()); got != ports {
+		t.Errorf("later: got %q", got)
 	}
 }

@@ -30,7 +30,7 @@ type unheardRemove struct {
 // noteUnheard keeps a remove, unless all relays that were here lately have told their calls.
 func (d *Dispatcher) noteUnheard(r control.Remove) {
 	now := d.cfg.Now()
-	if synced, _ := d.registry.allSynced(); synced && !d.registry.someAway() && now.Sub(d.started) > unheardTime {
+	if synced, _ := d.registry.readyFor(""); synced && !d.registry.someAway() && now.Sub(d.started) > unheardTime {
 		return
 	}
 	u := &d.unheard

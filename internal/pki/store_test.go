@@ -88,6 +88,33 @@ func TestHandshakeWithoutProtocolName(t *testing.T) {
 	}
 }
 
+// Of two equals either may open the connection, with the demands of both.
+func TestHandshakeOfPeers(t *testing.T) {
+	dir := testFolder(t)
+	c, log := &clock{t: testTime}, &logBuffer{}
+	dispatcher, relay := open(t, dir, Dispatcher, c, log), open(t, dir, Relay, c, log)
+	ours := passport(t, "CN:MediaProxy dispatcher")
+	one, other := dispatcher.PeerConfig(ours), open(t, dir, Dispatcher, c, log).PeerConfig(ours)
+	for range 2 {
+		if _, _, serverErr, clientErr := handshake(t, one, other); serverErr != nil || clientErr != nil {
+			t.Errorf("server %v, client %v", serverErr, clientErr)
+		}
+		one, other = other, one
+	}
+	stranger := relay.PeerConfig(Passport{})
+	if _, _, serverErr, _ := handshake(t, one, stranger); !errors.Is(serverErr, ErrPassport) {
+		t.Errorf("a relay that connects: %v, want %v", serverErr, ErrPassport)
+	}
+	if _, _, _, clientErr := handshake(t, stranger, one); !errors.Is(clientErr, ErrPassport) {
+		t.Errorf("a relay that is connected to: %v, want %v", clientErr, ErrPassport)
+	}
+	nobody := stranger.Clone()
+	nobody.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tls.Certificate{}, nil }
+	if _, _, serverErr, _ := handshake(t, one, nobody); serverErr == nil {
+		t.Error("a peer without a certificate was let in")
+	}
+}
+
 func TestHandshakeRefused(t *testing.T) {
 	dir, other := testFolder(t), testFolder(t)
 	if _, err := Issue(dir, "gone", testOptions()); err != nil {

@@ -18,6 +18,8 @@ type Cluster struct {
 	Located   uint64 `json:"located"`    // calls of other dispatchers that this one found on a relay
 	Hinted    uint64 `json:"hinted"`     // of those, where the map said
 	TakenOver uint64 `json:"taken_over"` // calls of this one that others serve now
+	Elsewhere uint64 `json:"elsewhere"`  // requests that another dispatcher served, to whose relays this one is not connected
+	ForPeers  uint64 `json:"for_peers"`  // requests served for others
 }
 
 // Server is one server of the cluster.

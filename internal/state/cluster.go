@@ -41,6 +41,7 @@ type Cluster struct {
 	cfg    ClusterConfig
 	log    *slog.Logger
 	node   *node
+	joined time.Time
 	cancel context.CancelFunc
 	ctx    context.Context // of what runs here
 	wg     sync.WaitGroup
@@ -62,7 +63,7 @@ const (
 // is asked fails.
 func Join(cfg ClusterConfig, log *slog.Logger) (_ *Cluster, err error) {
 	cfg.MaxDisk = cmp.Or(cfg.MaxDisk, 4<<30)
-	c := &Cluster{cfg: cfg, log: log}
+	c := &Cluster{cfg: cfg, log: log, joined: time.Now()}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if len(cfg.URLs) > 0 {
 		c.node, err = c.connect()
@@ -121,7 +122,7 @@ func free(address string) (host string, port int, err error) {
 func (c *Cluster) connect() (n *node, err error) {
 	n = &node{}
 	options := []nats.Option{
-		nats.Name("mediaproxy " + c.cfg.Name), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(tryAgain),
+		nats.Name("mediaproxy " + c.cfg.Name), nats.NoEcho(), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(tryAgain),
 		nats.Timeout(askTime), nats.PingInterval(routePing), nats.MaxPingsOutstanding(maxRoutePings),
 		nats.DisconnectErrHandler(func(conn *nats.Conn, err error) {
 			if !conn.IsClosed() {
@@ -159,6 +160,15 @@ func (c *Cluster) servers() int {
 		}
 	}
 	return n
+}
+
+// led says whether the cluster can decide anything, as far as is known here.
+func (c *Cluster) led() bool {
+	if c.node.server == nil {
+		return c.node.conn.IsConnected()
+	}
+	js, err := c.node.server.Jsz(nil)
+	return err == nil && js.Meta != nil && js.Meta.Leader != ""
 }
 
 // copies is how many replicas the cluster can keep.

@@ -47,7 +47,8 @@ func newAuthority(t *testing.T) *authority {
 
 func (a *authority) config(t *testing.T) *tls.Config {
 	t.Helper()
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "dispatcher"}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "dispatcher"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, a.key.Public(), a.key)
 	if err != nil {
 		t.Fatal(err)
@@ -175,6 +176,45 @@ func TestMap(t *testing.T) {
 	g.join(leader)
 	eventually(t, "who was away has it too", func() bool { return g.get(leader, "during") == "relay3" && g.get(leader, "call@example.com ü") == "?" })
 	eventually(t, "nothing waits", func() bool { return g.members[one].Status(t.Context()).Maps[0].Queued == 0 })
+}
+
+// Questions are answered without a majority, by who knows an answer.
+func TestQuestions(t *testing.T) {
+	g := newTrio(t, 1)
+	ask := func(i int, question string) (string, bool) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		answer, heard := g.members[i].Questions("topic").Ask(ctx, []byte(question))
+		return string(answer), heard
+	}
+	serve := func(i int, knows string) {
+		if err := g.members[i].Questions("topic").Answer(func(_ context.Context, question []byte) []byte {
+			if string(question) != knows {
+				return nil
+			}
+			return []byte(fmt.Sprint("by ", i))
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if answer, heard := ask(0, "x"); answer != "" || heard {
+		t.Errorf("nobody answered %q", answer)
+	}
+	for i := range g.members {
+		serve(i, fmt.Sprint("what ", i, " knows"))
+	}
+	eventually(t, "the one who knows answers", func() bool { answer, _ := ask(0, "what 2 knows"); return answer == "by 2" })
+	eventually(t, "all are connected", func() bool { answer, _ := ask(0, "what 1 knows"); return answer == "by 1" })
+	if answer, heard := ask(0, "what 0 knows"); answer != "" || !heard {
+		t.Errorf("one asks itself: %q, %v", answer, heard)
+	}
+	g.leave(2)
+	if answer, heard := ask(0, "what 1 knows"); answer != "by 1" || !heard {
+		t.Errorf("without the third: %q", answer)
+	}
+	if answer, heard := ask(0, "what 2 knows"); answer != "" || !heard {
+		t.Errorf("without the one who knows: %q", answer)
+	}
 }
 
 // A server without a certificate of the authority stays outside, and what it writes too.

@@ -59,14 +59,23 @@ func (c *Cluster) Map(name string) *Map {
 	return m
 }
 
+// oneServer is the answer of a server elsewhere that has no others to keep replicas.
+const oneServer jetstream.ErrorCode = 10074
+
 func (m *Map) open(ctx context.Context) error {
 	if err := checkSchema(ctx, m.cluster.node.js, "KV_"+m.name); err != nil {
 		return err
 	}
-	kv, err := m.cluster.node.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+	cfg := jetstream.KeyValueConfig{
 		Bucket: m.name, TTL: mapAge, MaxBytes: mapDisk, Replicas: m.cluster.copies(), LimitMarkerTTL: markerAge,
 		Storage: jetstream.FileStorage, Metadata: schemaMetadata(),
-	})
+	}
+	kv, err := m.cluster.node.js.CreateOrUpdateKeyValue(ctx, cfg)
+	var refused *jetstream.APIError
+	if errors.As(err, &refused) && refused.ErrorCode == oneServer {
+		cfg.Replicas = 1
+		kv, err = m.cluster.node.js.CreateOrUpdateKeyValue(ctx, cfg)
+	}
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func startNode(opts *server.Options, log *slog.Logger, what string) (_ *node, er
 	if !n.server.ReadyForConnections(startTime) {
 		return nil, fmt.Errorf("not ready within %v", startTime)
 	}
-	n.conn, err = nats.Connect("", nats.InProcessServer(n.server), nats.MaxReconnects(-1), nats.UserInfo(opts.Username, opts.Password))
+	n.conn, err = nats.Connect("", nats.InProcessServer(n.server), nats.MaxReconnects(-1), nats.NoEcho(), nats.UserInfo(opts.Username, opts.Password))
 	if err != nil {
 		return nil, err
 	}

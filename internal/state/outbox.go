@@ -50,7 +50,9 @@ const (
 	localStream = "outbox"
 	localPrefix = "outbox."
 	addTime     = 10 * time.Second
-	sameRecord  = 10 * time.Minute // within which a record that is added again is known
+	// publishAgain is when a cluster that has no leader is asked once more.
+	publishAgain = 250 * time.Millisecond
+	sameRecord   = 10 * time.Minute // within which a record that is added again is known
 )
 
 // recordOverhead is about what a record has besides its document.
@@ -60,7 +62,8 @@ const recordOverhead = 200
 type Outbox struct {
 	cfg          Config
 	log          *slog.Logger
-	name, prefix string // of its stream, and of its subjects
+	name, prefix string        // of its stream, and of its subjects
+	patience     time.Duration // with a cluster that elects a leader
 	disk         disk
 	healing      chan struct{} // closed by Close; nil: not ours to heal
 	healed       sync.WaitGroup
@@ -172,7 +175,11 @@ func (o *Outbox) Add(ctx context.Context, id string, data []byte, receivers ...s
 	kept := make([]jetstream.PubAckFuture, len(receivers))
 	for i, receiver := range receivers {
 		m := &nats.Msg{Subject: o.prefix + receiver, Data: data, Header: nats.Header{headerID: {id}}}
-		if kept[i], err = s.js.PublishMsgAsync(m, jetstream.WithMsgID(receiver+" "+id)); err != nil {
+		options := []jetstream.PublishOpt{jetstream.WithMsgID(receiver + " " + id)}
+		if o.patience > 0 {
+			options = append(options, jetstream.WithRetryWait(publishAgain), jetstream.WithRetryAttempts(int(o.patience/publishAgain)))
+		}
+		if kept[i], err = s.js.PublishMsgAsync(m, options...); err != nil {
 			return fmt.Errorf("keep record %s for %s: %w", id, receiver, err)
 		}
 	}

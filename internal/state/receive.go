@@ -15,7 +15,7 @@ const (
 	firstPause    = time.Second
 	longestPause  = 2 * time.Minute  // of one record
 	longestBreath = 30 * time.Second // between records of a receiver that seems to be away
-	atOnce        = 128              // records that are handled together
+	inPortion     = 128              // records that are handled together
 	atHand        = 4096             // records that a receiver failed to handle and is given again
 )
 
@@ -92,7 +92,7 @@ func (o *Outbox) next(ctx context.Context, consumer jetstream.Consumer, several 
 	if !several {
 		return list, nil
 	}
-	rest, err := consumer.FetchNoWait(atOnce - 1)
+	rest, err := consumer.FetchNoWait(inPortion - 1)
 	if err != nil {
 		return list, nil // the next time says what is wrong
 	}

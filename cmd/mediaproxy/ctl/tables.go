@@ -124,6 +124,7 @@ func printClusterText(out io.Writer, c report.Cluster) {
 	}
 	fmt.Fprintf(out, "shared map: %s; this dispatcher wrote %d, %d wait, %d tried again, %d dropped\n", entries, c.Written, c.Queued, c.Retried, c.Dropped)
 	fmt.Fprintf(out, "calls of others found here: %d, %d of them where the map said; calls that others took over: %d\n", c.Located, c.Hinted, c.TakenOver)
+	fmt.Fprintf(out, "requests that others served, because their relays have the call: %d; served for others: %d\n", c.Elsewhere, c.ForPeers)
 	kept := "this dispatcher alone"
 	if c.Replicas > 1 {
 		kept = strconv.Itoa(c.Replicas) + " servers"

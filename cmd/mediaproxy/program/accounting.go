@@ -16,11 +16,11 @@ import (
 // books are where the dispatcher's finished calls go. Without back-ends they go to its log
 // alone.
 type books struct {
-	outbox     *state.Outbox
+	outbox     *state.Outbox // on this host
 	accounting *accounting.Accounting
 }
 
-func (h *host) openAccounting() (b books, err error) {
+func (h *host) openAccounting(others *cluster) (b books, err error) {
 	names := h.cfg.Dispatcher.Accounting
 	if len(names) == 0 {
 		return b, nil
@@ -33,7 +33,11 @@ func (h *host) openAccounting() (b books, err error) {
 	if b.outbox, err = state.Open(state.Config{Dir: dir}, h.log); err != nil {
 		return b, fmt.Errorf("%w (state_dir in section [Dispatcher] names a folder that this user may write to)", err)
 	}
-	b.accounting = accounting.New(backends, b.outbox, h.log)
+	if others == nil {
+		b.accounting = accounting.New(backends, b.outbox, h.log)
+	} else {
+		b.accounting = accounting.New(backends, others.Outboxes(b.outbox), h.log)
+	}
 	return b, nil
 }
 

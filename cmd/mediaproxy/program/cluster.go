@@ -22,6 +22,7 @@ type cluster struct {
 	name     string
 	replicas int
 	calls    *state.Map // which relay carries which
+	requests *state.Questions
 }
 
 // dispatcherName is what relays and other dispatchers call this one.
@@ -58,7 +59,7 @@ func (h *host) joinCluster(store *pki.Store) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (section [Cluster])", err)
 	}
-	return &cluster{Cluster: joined, name: cfg.Name, replicas: c.Replicas, calls: joined.Map("sessions")}, nil
+	return &cluster{Cluster: joined, name: cfg.Name, replicas: c.Replicas, calls: joined.Map("sessions"), requests: joined.Questions("requests")}, nil
 }
 
 // clusterAuthorities is how servers of a cluster that runs elsewhere are verified; nil: as
@@ -96,6 +97,21 @@ func (c *cluster) shared() dispatcher.Map {
 		return nil
 	}
 	return c.calls
+}
+
+func (c *cluster) peers() dispatcher.Peers {
+	if c == nil {
+		return nil
+	}
+	return c.requests
+}
+
+// answer has a dispatcher serve what others ask.
+func (c *cluster) answer(d *dispatcher.Dispatcher) error {
+	if c == nil {
+		return nil
+	}
+	return c.requests.Answer(d.AnswerPeer)
 }
 
 // clusterTime bounds looking at the cluster.

@@ -54,11 +54,8 @@ func runDispatcher(o *options) error {
 func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *dispatcher.Dispatcher, error) {
 	c := h.cfg.Dispatcher
 	relays, err := parsePassport(c.Passport)
-	if err != nil {
-		return room{}, nil, err
-	}
-	managers, err := parsePassport(c.ManagementPassport)
-	if err != nil {
+	managers, err2 := parsePassport(c.ManagementPassport)
+	if err := errors.Join(err, err2); err != nil {
 		return room{}, nil, err
 	}
 	gid, group, err := h.socketGroup()
@@ -69,17 +66,11 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 	if err != nil {
 		return room{}, nil, err
 	}
-	books, err := h.openAccounting()
+	books, err := h.openAccounting(others)
 	if err != nil {
 		return room{}, nil, errors.Join(err, others.close())
 	}
-	hang := hangup.New(hangup.Config{
-		Dialect: hangup.Dialect(h.cfg.Hangup.Dialect),
-		Sockets: h.cfg.ProxySockets(),
-		Local:   filepath.Join(h.runtimeDir, hangupSocket),
-		GID:     gid,
-		Group:   group,
-	}, h.log)
+	hang := h.hangup(gid, group)
 	d, err := dispatcher.New(dispatcher.Config{
 		Name:             h.dispatcherName(),
 		Version:          version.Version,
@@ -105,14 +96,33 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		Accounting: books.status,
 		Hangup:     hang,
 		Shared:     others.shared(),
+		Peers:      others.peers(),
 		Cluster:    others.status(),
 		Stored:     books.stored(),
 
 		LostCallsFile: filepath.Join(h.stateDir, "lost-calls.json"),
 	}, h.log)
+	if err == nil {
+		err = others.answer(d)
+	}
 	if err != nil {
 		return room{}, nil, errors.Join(err, hang.Close(), books.close(), others.close())
 	}
+	return h.roomOf(d, store, func() error { return errors.Join(hang.Close(), books.close(), others.close()) }), d, nil
+}
+
+func (h *host) hangup(gid int, group bool) *hangup.Hangup {
+	return hangup.New(hangup.Config{
+		Dialect: hangup.Dialect(h.cfg.Hangup.Dialect),
+		Sockets: h.cfg.ProxySockets(),
+		Local:   filepath.Join(h.runtimeDir, hangupSocket),
+		GID:     gid,
+		Group:   group,
+	}, h.log)
+}
+
+// roomOf is a dispatcher as a part of the program.
+func (h *host) roomOf(d *dispatcher.Dispatcher, store *pki.Store, end func() error) room {
 	ctx, stop := context.WithCancel(context.Background())
 	return room{
 		name:  "dispatcher",
@@ -123,8 +133,8 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 			h.log.Warn("HUP does nothing to the dispatcher in this version: restart it to have a changed configuration read")
 		},
 		alive: func() { d.Stats() },
-		close: func() error { return errors.Join(hang.Close(), books.close(), others.close()) },
-	}, d, nil
+		close: end,
+	}
 }
 
 // hangupSocket is what the SIP proxy answers to; the original's name.

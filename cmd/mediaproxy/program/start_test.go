@@ -133,3 +133,47 @@ func TestReport(t *testing.T) {
 		t.Errorf("terminal has %q, want %q", terminal.String(), want)
 	}
 }
+
+// Files that a cluster needs are looked at when the configuration is read, so that `check`
+// finds what is wrong with them.
+func TestFilesOfACluster(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	certs := filepath.Join(dir, "tls")
+	if _, err := pki.Create(certs, pki.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	ca := filepath.Join(certs, pki.CAFile)
+	credentials := write("good.creds", "-----BEGIN NATS USER JWT-----\nx\n------END NATS USER JWT------\n")
+	other := write("other", "s3cret")
+	for _, tt := range []struct {
+		ca, credentials string
+		want            []string
+	}{
+		{ca, credentials, nil},
+		{other, credentials, []string{"config.ini:3: error: [Cluster] ca: ", "want certificates in PEM"}},
+		{ca, other, []string{"config.ini:4: error: [Cluster] credentials: ", "want a credentials file of NATS"}},
+		{filepath.Join(dir, "absent"), filepath.Join(dir, "absent too"), []string{"[Cluster] ca: open ", "[Cluster] credentials: open "}},
+	} {
+		write(config.FileName, "[Cluster]\nurls = tls://nats.example.com:4222\nca = "+tt.ca+"\ncredentials = "+tt.credentials+"\npassport = None\n")
+		_, problems := readConfig(config.Dirs{System: dir}, config.RoleDispatcher)
+		text := ""
+		if err := problems.Err(); err != nil {
+			text = err.Error()
+		}
+		if (text == "") != (tt.want == nil) || strings.Contains(text, "s3cret") {
+			t.Errorf("%s, %s: %q", tt.ca, tt.credentials, text)
+		}
+		for _, want := range tt.want {
+			if !strings.Contains(text, want) {
+				t.Errorf("got %q, want %q in it", text, want)
+			}
+		}
+	}
+}
