@@ -22,7 +22,7 @@ func accountedCalls(s *settings) (rows []row, err error) {
 	defer receiver.Close()
 	var rates [2][]float64
 	var clusters [2]*cluster
-	for i, books := range []accounts{{}, {"webhook", receiver.URL}} {
+	for i, books := range []accounts{{}, {"webhook, database", receiver.URL}} {
 		if clusters[i], err = startCluster(s, place{core: -1, accounts: books}, "auto"); err != nil {
 			return nil, err
 		}

@@ -2,21 +2,19 @@ package durable
 
 import (
 	"encoding/json"
-	"io"
-	"net/http"
-	"net/http/httptest"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/test/internal/module"
+	peers "example.org/mediaproxy/test/internal/servers"
 	"example.org/mediaproxy/test/internal/site"
+	"example.org/mediaproxy/test/servers"
 )
 
 func TestMain(m *testing.M) { os.Exit(site.Main(m, 4)) }
@@ -28,52 +26,66 @@ const (
 	lives = 2 * time.Second
 )
 
-// books is a web server to which finished calls are posted: away for some time, it keeps
-// what it has said yes to.
+// books are the servers that finished calls are stored in: both away for some time.
 type books struct {
-	*httptest.Server
-	away atomic.Bool
-
-	mu      sync.Mutex
-	records map[string]report.Session // by their id; a partial one gives way to the full one
-	posts   int
-	refused int
+	t      *testing.T
+	db     *servers.Server
+	radius *peers.FreeRADIUS
+	away   bool
 }
 
 func openBooks(t *testing.T) *books {
-	b := &books{records: map[string]report.Session{}}
-	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		var s report.Session
-		key := r.Header.Get("Idempotency-Key")
-		if err != nil || json.Unmarshal(body, &s) != nil || key != s.RecordID && key != s.RecordID+"-partial" {
-			t.Errorf("posted %q: %s, %v", key, body, err)
-		}
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if b.away.Load() {
-			b.refused++
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return
-		}
-		b.posts++
-		if _, full := b.records[s.RecordID]; !full || !s.Partial {
-			b.records[s.RecordID] = s
-		}
-	}))
-	t.Cleanup(b.Close)
+	b := &books{t: t, db: servers.MariaDB(t), radius: peers.StartFreeRADIUS(t, peers.RadiusOptions{})}
+	b.db.Do("CREATE DATABASE calls", "CREATE USER mp@'127.0.0.1' IDENTIFIED BY 'secret'", "GRANT CREATE, SELECT, INSERT, UPDATE ON calls.* TO mp@'127.0.0.1'")
 	return b
 }
 
-// rows is how many records each call has.
-func (b *books) rows() map[string]int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	rows := map[string]int{}
-	for _, s := range b.records {
-		rows[s.CallID]++
+func (b *books) settings() []string {
+	return []string{"accounting = database, radius", "[Database]", fmt.Sprintf("dburi = mysql://mp:secret@127.0.0.1:%d/calls", b.db.Port),
+		"[Radius]", "config_file = " + peers.ClientConf(b.t, "", b.radius.Addr)}
+}
+
+// set makes the servers go or come back.
+func (b *books) set(away bool) {
+	switch {
+	case away == b.away:
+	case away:
+		b.db.Kill()
+		b.radius.Stop(b.t)
+	default:
+		b.db.Start()
+		b.radius.Start(b.t)
 	}
-	return rows
+	b.away = away
+}
+
+// rows are the calls in the database: how many rows each has, and for what reasons it ended.
+func (b *books) rows() (rows map[string]int, reasons map[string]int) {
+	rows, reasons = map[string]int{}, map[string]int{}
+	list, err := b.db.Admin.QueryContext(b.t.Context(), "SELECT call_id, JSON_UNQUOTE(JSON_EXTRACT(CONVERT(info USING utf8mb4), '$.reason')) FROM calls.media_sessions")
+	if err != nil {
+		b.t.Logf("read the table: %v", err)
+		return rows, reasons
+	}
+	defer list.Close()
+	for list.Next() {
+		var id, reason string
+		if err := list.Scan(&id, &reason); err != nil {
+			b.t.Fatal(err)
+		}
+		rows[id]++
+		reasons[reason]++
+	}
+	return rows, reasons
+}
+
+// sent are the calls that the RADIUS server has taken, and how often.
+func (b *books) sent() map[string]int {
+	sent := map[string]int{}
+	for _, r := range b.radius.Records(b.t) {
+		sent[r["Acct-Session-Id"]]++
+	}
+	return sent
 }
 
 // round is who is killed while calls go on, how often.
@@ -111,7 +123,7 @@ func rounds() []round {
 }
 
 // Each finished call is stored once in effect, although the dispatcher or the relay is
-// killed at random moments and the receiver is away for half of the time; no call ends
+// killed at random moments and the database and the RADIUS server are away for half of the time; no call ends
 // meanwhile, and none is unknown.
 func TestNothingIsLost(t *testing.T) {
 	for _, r := range rounds() {
@@ -122,7 +134,7 @@ func TestNothingIsLost(t *testing.T) {
 func (r round) run(t *testing.T) {
 	s := site.New(t, site.Options{})
 	b := openBooks(t)
-	start, socket := r.start(t, s, []string{"accounting = webhook", "[Webhook]", "url = " + b.URL})
+	start, socket := r.start(t, s, b.settings())
 	victim := start()
 	storm := &storm{t: t, socket: socket, over: make(chan struct{})}
 	storm.restarted()
@@ -130,7 +142,7 @@ func (r round) run(t *testing.T) {
 	go func() { defer close(done); storm.run() }()
 	for n := range r.kills {
 		time.Sleep(time.Second + time.Duration(n*337%1000)*time.Millisecond) // the storm goes on
-		b.away.Store(n%2 == 0)
+		b.set(n%2 == 0)
 		storm.killed()
 		victim.Kill()
 		victim = start()
@@ -139,63 +151,64 @@ func (r round) run(t *testing.T) {
 	time.Sleep(time.Second)
 	close(storm.over)
 	<-done
-	b.away.Store(false)
-	r.compare(t, s, b, storm)
+	b.set(false)
+	r.compare(t, b, storm)
+}
+
+// missing are the calls that are not in a list.
+func missing(calls []string, in map[string]int) []string {
+	return slices.DeleteFunc(slices.Clone(calls), func(id string) bool { return in[id] > 0 })
 }
 
 // compare counts what was stored.
-func (r round) compare(t *testing.T, s *site.Site, b *books, storm *storm) {
+func (r round) compare(t *testing.T, b *books, storm *storm) {
 	answered, tally := storm.results()
-	missing := func() []string {
-		rows := b.rows()
-		return slices.DeleteFunc(slices.Clone(answered), func(id string) bool { return rows[id] > 0 })
-	}
-	t.Cleanup(func() {
-		if list := missing(); len(list) > 0 {
-			t.Logf("%d calls have no record: %v", len(list), list)
-		}
+	eventually(t, "all calls are in the database", func() string {
+		rows, _ := b.rows()
+		return strings.Join(missing(answered, rows), " ")
 	})
-	eventually(t, "all calls are stored", func() bool { return len(missing()) == 0 })
+	eventually(t, "all calls are with the RADIUS server", func() string { return strings.Join(missing(answered, b.sent()), " ") })
 	ctl := func(args ...string) (string, int) {
 		return site.Run(t, append([]string{"ctl", "--runtime-dir", filepath.Dir(storm.socket)}, args...)...)
 	}
-	eventually(t, "nothing waits", func() bool {
+	eventually(t, "nothing waits", func() string {
 		out, code := ctl("accounting", "--json")
 		var list []report.Backend
-		return code == 0 && json.Unmarshal([]byte(out), &list) == nil && len(list) == 1 && list[0].Waiting == 0
+		if code != 0 || json.Unmarshal([]byte(out), &list) != nil || len(list) != 2 || list[0].Waiting+list[1].Waiting != 0 {
+			return out
+		}
+		return ""
 	})
-	rows := b.rows()
+	rows, reasons := b.rows()
+	sent, doubles := b.sent(), 0
 	for _, id := range answered {
 		if rows[id] != 1 {
-			t.Errorf("call %s has %d records", id, rows[id])
+			t.Errorf("call %s has %d rows", id, rows[id])
 		}
+		doubles += sent[id] - 1
 	}
-	if len(rows) != len(answered) {
-		t.Errorf("%d calls are stored, %d were answered", len(rows), len(answered))
-	}
-	for _, r := range b.records {
-		if r.Reason != report.ReasonRemoved {
-			t.Errorf("call %s ended by %q", r.CallID, r.Reason)
-		}
+	if len(rows) != len(answered) || len(sent) != len(answered) || len(reasons) != 1 || reasons[report.ReasonRemoved] != len(answered) {
+		t.Errorf("%d calls in the database, %d with the RADIUS server, %d were answered; they ended by %v", len(rows), len(sent), len(answered), reasons)
 	}
 	if tally.unknown > 0 || tally.late > 0 {
 		t.Errorf("%d requests were refused more than 1 s after a restart, %d not answered within %v", tally.unknown, tally.late, module.Timeout)
 	}
 	out, _ := ctl("accounting")
-	t.Logf("%d calls, %d kills of the %s: %d records in %d posts, %d refused; %d requests, of these %d cut off, %d refused near a kill, %d later, %d late; slowest answer %v\n%s",
-		len(answered), r.kills, r.name, len(b.records), b.posts, b.refused, tally.requests, tally.cut, tally.early, tally.unknown, tally.late, tally.slowest, out)
-	if !strings.Contains(out, "webhook") {
-		t.Error("ctl accounting does not name the back-end")
-	}
+	t.Logf("%d calls, %d kills of the %s: %d rows, %d calls with the RADIUS server, %d of their records came again; %d requests, of these %d cut off, %d refused near a kill, %d later, %d late; slowest answer %v\n%s",
+		len(answered), r.kills, r.name, len(rows), len(sent), doubles, tally.requests, tally.cut, tally.early, tally.unknown, tally.late, tally.slowest, out)
 }
 
-// eventually waits longer than other tests do: what was being stored when its process was
-// killed is given to the next one some seconds later.
-func eventually(t *testing.T, what string, ok func() bool) {
+// eventually waits until nothing is left, longer than other tests do: what was being stored
+// when its process was killed is given to the next one some seconds later.
+func eventually(t *testing.T, what string, left func() string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		text := left()
+		if text == "" {
+			return
+		}
 		if time.Now().After(end) {
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within 2 minutes: %s; left is %s", what, text)
 		}
 	}
 }
