@@ -215,7 +215,9 @@ type batches struct {
 	sizes []int
 }
 
-func (b *batches) Store(context.Context, Record) error { return b.StoreAll(nil, make([]Record, 1)) }
+func (b *batches) Store(ctx context.Context, _ Record) error {
+	return b.StoreAll(ctx, make([]Record, 1))
+}
 
 func (b *batches) StoreAll(_ context.Context, list []Record) error {
 	b.mu.Lock()

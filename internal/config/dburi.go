@@ -183,3 +183,38 @@ var sqlName = kind[string]{
 	},
 	print: path.print,
 }
+
+// checkDatabase refuses a back-end that is not told where its database is, and two columns
+// of the same name.
+func (l *loader) checkDatabase() {
+	l.checkColumns()
+	if !slices.Contains(l.c.Dispatcher.Accounting, "database") || l.c.Database.URI != "" {
+		return
+	}
+	if l.merged[settingName{"Database", "dburi"}].value != "" {
+		return // its own problem is enough
+	}
+	l.problems = append(l.problems, l.c.Invalid("Dispatcher", "accounting",
+		errors.New("database is named, but dburi in section [Database] is not set; for example dburi = sqlite:/var/lib/mediaproxy/calls.db or dburi = mysql://mediaproxy:PASSWORD@localhost/mediaproxy")))
+}
+
+func (l *loader) checkColumns() {
+	c := l.c.Database
+	taken := map[string]string{"id": "the number of a row", "record_id": "the id of a call"}
+	for _, set := range []bool{false, true} { // a default is not to blame
+		for _, column := range []struct{ key, name string }{
+			{"callid_column", c.CallIDColumn}, {"fromtag_column", c.FromTagColumn}, {"totag_column", c.ToTagColumn}, {"info_column", c.InfoColumn},
+		} {
+			if _, isSet := l.c.Where("Database", column.key); isSet != set {
+				continue
+			}
+			name := strings.ToLower(column.name)
+			if other := taken[name]; other != "" {
+				d := Default().Database // all of them: one alone may meet another column again
+				l.c.Database.CallIDColumn, l.c.Database.FromTagColumn, l.c.Database.ToTagColumn, l.c.Database.InfoColumn = d.CallIDColumn, d.FromTagColumn, d.ToTagColumn, d.InfoColumn
+				l.problems = append(l.problems, l.c.Invalid("Database", column.key, fmt.Errorf("%q is the column of %s already; want another name", column.name, other)))
+			}
+			taken[name] = column.key
+		}
+	}
+}

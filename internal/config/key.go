@@ -67,9 +67,6 @@ func (k key) new() key { k.added = true; return k }
 // orElse describes a default that is found at start.
 func (k key) orElse(words string) key { k.defText = words; return k }
 
-// without marks a setting that has no effect in this version.
-func (k key) without(why string) key { k.noEffect = why; return k }
-
 // hidden keeps the value out of messages.
 func (k key) hidden() key { k.secret = true; return k }
 

@@ -70,7 +70,7 @@ func load(files []file) (*Config, Problems) {
 		l.apply(n, l.merged[n])
 	}
 	l.checkCluster()
-	l.demandDatabase()
+	l.checkDatabase()
 	l.inOrder(files)
 	if len(l.idle) > 0 {
 		l.problems = append(l.problems, Problem{
@@ -78,18 +78,6 @@ func load(files []file) (*Config, Problems) {
 		})
 	}
 	return l.c, l.problems
-}
-
-// demandDatabase refuses a back-end that is not told where its database is.
-func (l *loader) demandDatabase() {
-	if !slices.Contains(l.c.Dispatcher.Accounting, "database") || l.c.Database.URI != "" {
-		return
-	}
-	if l.merged[settingName{"Database", "dburi"}].value != "" {
-		return // its own problem is enough
-	}
-	l.problems = append(l.problems, l.c.Invalid("Dispatcher", "accounting",
-		errors.New("database is named, but dburi in section [Database] is not set; for example dburi = sqlite:/var/lib/mediaproxy/calls.db or dburi = mysql://mediaproxy:PASSWORD@localhost/mediaproxy")))
 }
 
 // inOrder sorts the problems as one would meet them reading the files.
