@@ -72,6 +72,7 @@ type worker struct {
 	mu      sync.Mutex // guards what follows
 	stored  uint64
 	failed  uint64 // tries
+	failing bool   // the latest
 	lastErr string
 	lastAt  time.Time
 }
@@ -168,7 +169,7 @@ func read(r state.Record) (Record, error) {
 func (w *worker) note(err error, records int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err == nil {
+	if w.failing = err != nil; err == nil {
 		w.stored += uint64(records)
 		return
 	}
@@ -217,6 +218,32 @@ func document(s report.Session) accounted {
 	return a
 }
 
+// drain waits until nothing is left for back-ends that work.
+func (a *Accounting) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastStores)
+	defer cancel()
+	for a.hasWork(ctx) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// hasWork says whether something waits for a back-end that has not refused the latest.
+func (a *Accounting) hasWork(ctx context.Context) bool {
+	for name, w := range a.backends {
+		w.mu.Lock()
+		failing := w.failing
+		w.mu.Unlock()
+		if q, err := a.outbox.Queue(ctx, name); !failing && err == nil && q.Waiting > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Status of all back-ends, by name.
 func (a *Accounting) Status(ctx context.Context) ([]report.Backend, error) {
 	list := []report.Backend{}
@@ -240,8 +267,13 @@ func (a *Accounting) Status(ctx context.Context) ([]report.Backend, error) {
 	return list, nil
 }
 
-// Close leaves to the next process what is not stored yet.
+// lastStores is how long Close lets back-ends go on that store what waits.
+const lastStores = 3 * time.Second
+
+// Close leaves to the next process what is not stored soon: what back-ends that work have
+// at hand, they still get.
 func (a *Accounting) Close() error {
+	a.drain()
 	a.cancel()
 	a.wg.Wait()
 	var errs []error

@@ -182,6 +182,22 @@ func TestReceiverIsAway(t *testing.T) {
 	}
 }
 
+// Who stops a dispatcher finds the last calls stored.
+func TestLastCallsAreStored(t *testing.T) {
+	h := newHook(t)
+	t.Run("process", func(t *testing.T) {
+		a := open(t, t.TempDir(), backend(t, h.URL))
+		for i := range 20 {
+			if err := a.Finished(finished(fmt.Sprint("r", i), report.ReasonRemoved)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if n := len(h.all()); n != 20 {
+		t.Errorf("%d of 20 calls are stored", n)
+	}
+}
+
 // faulty is a back-end with a bug.
 type faulty struct{ tries int }
 

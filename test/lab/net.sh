@@ -2,7 +2,8 @@
 #
 # loopback  everybody has the same address on lo, and is told apart by ports. It is the lo of a
 #           network namespace, if one can be made: thousands of sockets of a neighbour would make
-#           reading the kernel's tables slow, and ports could be taken. Else it is the host's.
+#           reading the kernel's tables slow, and ports could be taken. Else, or with LAB_HOST_NET, it
+#           is the host's.
 # netns     every party has a network namespace of its own and a veth to that of the
 #           proxy, where Kamailio, the dispatcher and the relay are. The proxy does not
 #           forward: media that does not pass the relay arrives nowhere.
@@ -22,7 +23,7 @@ net_up() {
 		UAC_IP=$PROXY_IP UAS_IP=$PROXY_IP UAS2_IP=$PROXY_IP
 		UAC_IF=lo UAS_IF=lo UAS2_IF=lo
 		PROXY_NS=mplab-$$-all
-		netns_new "$PROXY_NS" 2>/dev/null || PROXY_NS=""
+		[ -z "$LAB_HOST_NET" ] && netns_new "$PROXY_NS" 2>/dev/null || PROXY_NS=""
 		UAC_NS=$PROXY_NS UAS_NS=$PROXY_NS UAS2_NS=$PROXY_NS
 		;;
 	netns)

@@ -20,12 +20,15 @@ listen = 127.0.0.1:$LAB_LINK_PORT
 listen_management = 127.0.0.1:$LAB_MANAGEMENT_PORT
 log_level = DEBUG
 state_dir = $work/state-dispatcher
+accounting = ${LAB_ACCOUNTING:-}
 
 [Hangup]
 socket_path = $LAB_RPC_SOCKET
 
 [TLS]
 certs_path = $certs
+
+$([ -z "${LAB_ACCOUNTING_CONFIG:-}" ] || cat "$LAB_ACCOUNTING_CONFIG")
 INI
 cat >"$work/relay/config.ini" <<INI || exit 1
 [Relay]

@@ -32,6 +32,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${LAB_MEDIA_TIMEOUT:=2}"           # s of silence that end a call, in media-timeout only
 : "${LAB_STALL_LIMIT:=200}"            # ms; see stood_still
 : "${LAB_CALL_LIMIT:=25}"             # s that one call may take
+: "${LAB_HOST_NET:=}"                 # set: loopback is the host's, whose servers are then reached
+: "${LAB_ACCOUNTING:=}"               # back-ends, and a file with their sections
+: "${LAB_ACCOUNTING_CONFIG:=}"
 : "${LAB_RELAY_CMD:=}"                # what serves the module; empty: the program in bin/
 : "${LAB_BIN:=$here/../../bin/mediaproxy}"
 
@@ -150,7 +153,7 @@ start_relay_side() {
 	local cmd=${LAB_RELAY_CMD:-'"$LAB_HERE/relay-side.sh"'} idle=""
 	[ "$1" = media-timeout ] && idle=$LAB_MEDIA_TIMEOUT
 	export LAB_HERE=$here LAB_BIN LAB_WORK=$d LAB_SHARED=$work LAB_READY=$d/ready LAB_MODE=$mode \
-		LAB_MP_SOCKET_PATH=$mp LAB_RPC_SOCKET=$d/rpc.sock LAB_RELAY_IP=$PROXY_IP LAB_RELAY_PORTS LAB_LINK_PORT LAB_MANAGEMENT_PORT LAB_IDLE_TIMEOUT=$idle LAB_FAST_PATH=$fast
+		LAB_MP_SOCKET_PATH=$mp LAB_RPC_SOCKET=$d/rpc.sock LAB_RELAY_IP=$PROXY_IP LAB_RELAY_PORTS LAB_LINK_PORT LAB_MANAGEMENT_PORT LAB_IDLE_TIMEOUT=$idle LAB_FAST_PATH=$fast LAB_ACCOUNTING LAB_ACCOUNTING_CONFIG
 	[ -n "$LAB_RELAY_CMD" ] && : >"$d/ready"
 	(within "$PROXY_NS" bash -c "exec $cmd") >"$d/relay-side.log" 2>&1 9>&- &
 	relay=$!
