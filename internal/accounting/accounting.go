@@ -30,18 +30,25 @@ type Backend interface {
 	Close() error
 }
 
+// Batcher is a Backend that can store several records at once: all, or none and an error.
+// Then each comes again alone.
+type Batcher interface {
+	StoreAll(ctx context.Context, records []Record) error
+}
+
 // Record is one finished call.
 type Record struct {
-	ID      string         // of this call, of all
+	ID      string         // of this call, of all; a partial one has another than the full one
 	JSON    []byte         // the document, as readers of the original know it, with more members
 	Session report.Session // the same
+	Added   time.Time      // when the call's end was reported
 	Tries   int            // this one included
 }
 
 // Outbox is what keeps records until they are stored.
 type Outbox interface {
 	Add(ctx context.Context, id string, data []byte, receivers ...string) error
-	Receive(ctx context.Context, receiver string, handle func(context.Context, state.Record) error) error
+	Receive(ctx context.Context, receiver string, h state.Handler) error
 	Queue(ctx context.Context, receiver string) (state.Queue, error)
 	Receivers(ctx context.Context) (map[string]uint64, error)
 }
@@ -100,8 +107,12 @@ func (a *Accounting) sayForgotten(ctx context.Context) {
 
 // work stores records until the end; a queue that breaks is opened again.
 func (a *Accounting) work(ctx context.Context, w *worker) {
+	h := state.Handler{One: w.store}
+	if _, ok := w.Backend.(Batcher); ok {
+		h.Many = w.storeAll
+	}
 	for ctx.Err() == nil {
-		err := a.outbox.Receive(ctx, w.name, w.store)
+		err := a.outbox.Receive(ctx, w.name, h)
 		if err == nil {
 			return
 		}
@@ -113,26 +124,52 @@ func (a *Accounting) work(ctx context.Context, w *worker) {
 	}
 }
 
-// store gives one record to the back-end. A bug of its own is an error like any other.
+// store gives one record to the back-end.
 func (w *worker) store(ctx context.Context, r state.Record) (err error) {
-	defer func() {
-		if bug := recover(); bug != nil {
-			err = fmt.Errorf("a bug was met, please report it: %v", bug)
-		}
-		w.note(err)
-	}()
-	record := Record{ID: r.ID, JSON: r.Data, Tries: r.Tries}
-	if err := json.Unmarshal(r.Data, &record.Session); err != nil {
-		return fmt.Errorf("the record cannot be read: %w", err)
+	defer func() { w.note(err, 1) }()
+	defer survive(&err)
+	record, err := read(r)
+	if err != nil {
+		return err
 	}
 	return w.Store(ctx, record)
 }
 
-func (w *worker) note(err error) {
+// storeAll gives several to a Batcher. What is wrong is noted when they come alone.
+func (w *worker) storeAll(ctx context.Context, list []state.Record) (err error) {
+	defer survive(&err)
+	records := make([]Record, len(list))
+	for i, r := range list {
+		if records[i], err = read(r); err != nil {
+			return err
+		}
+	}
+	if err = w.Backend.(Batcher).StoreAll(ctx, records); err == nil {
+		w.note(nil, len(records))
+	}
+	return err
+}
+
+// survive turns a bug of a back-end into an error like any other.
+func survive(err *error) {
+	if bug := recover(); bug != nil {
+		*err = fmt.Errorf("a bug was met, please report it: %v", bug)
+	}
+}
+
+func read(r state.Record) (Record, error) {
+	record := Record{ID: r.ID, JSON: r.Data, Added: r.Added, Tries: r.Tries}
+	if err := json.Unmarshal(r.Data, &record.Session); err != nil {
+		return record, fmt.Errorf("the record cannot be read: %w", err)
+	}
+	return record, nil
+}
+
+func (w *worker) note(err error, records int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err == nil {
-		w.stored++
+		w.stored += uint64(records)
 		return
 	}
 	w.failed++
@@ -149,7 +186,11 @@ func (a *Accounting) Finished(s report.Session) error {
 	if err != nil {
 		return fmt.Errorf("write the document of a finished call: %w", err)
 	}
-	return a.outbox.Add(context.Background(), s.RecordID, doc, a.names...)
+	id := s.RecordID
+	if s.Partial { // the full one that may come later is not the same
+		id += partial
+	}
+	return a.outbox.Add(context.Background(), id, doc, a.names...)
 }
 
 // accounted is the document of a finished call: that of relays, and what dispatchers of
@@ -160,6 +201,9 @@ type accounted struct {
 	DialogID      *string `json:"dialog_id"`
 	AllStreamsICE *bool   `json:"all_streams_ice,omitempty"` // not of calls that somebody hung up
 }
+
+// partial is what the id of a partial record ends in.
+const partial = "-partial"
 
 func document(s report.Session) accounted {
 	a := accounted{Session: s, TimedOut: s.TimedOut()}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -205,6 +206,47 @@ func TestBugOfABackend(t *testing.T) {
 	}
 }
 
+// batches is a back-end that takes several at once, but not all.
+type batches struct {
+	faulty
+	mu    sync.Mutex
+	sizes []int
+}
+
+func (b *batches) Store(context.Context, Record) error { return b.StoreAll(nil, make([]Record, 1)) }
+
+func (b *batches) StoreAll(_ context.Context, list []Record) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sizes = append(b.sizes, len(list))
+	if len(b.sizes) == 1 {
+		panic("a bug")
+	}
+	return nil
+}
+
+func TestBatcher(t *testing.T) {
+	dir := t.TempDir()
+	t.Run("while it is away", func(t *testing.T) {
+		away := httptest.NewServer(http.NotFoundHandler())
+		away.Close()
+		a := open(t, dir, map[string]Backend{"b": backend(t, away.URL)["webhook"]})
+		for i := range 50 {
+			if err := a.Finished(finished(fmt.Sprint("r", i), report.ReasonRemoved)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	b := &batches{}
+	a := open(t, dir, map[string]Backend{"b": b})
+	eventually(t, "all are stored", func() bool { s := status(t, a); return s.Waiting == 0 && s.Stored == 50 })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.ContainsFunc(b.sizes, func(n int) bool { return n > 1 }) {
+		t.Errorf("portions of %v", b.sizes)
+	}
+}
+
 // What an operator reads shows no password.
 func TestPasswordOfTheURL(t *testing.T) {
 	h := newHook(t)
@@ -218,7 +260,7 @@ func TestPasswordOfTheURL(t *testing.T) {
 }
 
 func TestOpen(t *testing.T) {
-	for _, c := range []struct{ name, want string }{{"webhook", "set url"}, {"nonsense", "there are webhook"}} {
+	for _, c := range []struct{ name, want string }{{"webhook", "set url"}, {"nonsense", "there are "}} {
 		if _, err := Open([]string{c.name}, &config.Config{}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}

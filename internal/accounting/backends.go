@@ -12,6 +12,7 @@ import (
 
 // backends are all that can be named in accounting, section [Dispatcher].
 var backends = map[string]func(*config.Config, *slog.Logger) (Backend, error){
+	"radius":  func(c *config.Config, _ *slog.Logger) (Backend, error) { return newRadius(c) },
 	"webhook": func(c *config.Config, _ *slog.Logger) (Backend, error) { return newWebhook(c.Webhook) },
 }
 

@@ -43,7 +43,7 @@ func (w *webhook) Store(ctx context.Context, r Record) error {
 		return fmt.Errorf("post to %s: %w", w.shown, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Idempotency-Key", r.ID)
+	req.Header.Set("Idempotency-Key", r.ID) // a partial record's differs from the full one's
 	if w.token != "" {
 		req.Header.Set("Authorization", "Bearer "+w.token)
 	}

@@ -125,7 +125,7 @@ func dirOf(name string) string {
 }
 
 // roomOf names the room a folder belongs to: the first part below internal, two parts
-// for wire/*, cmd or cmd/NAME for the program and its sub-packages.
+// for wire/* and accounting/*, cmd or cmd/NAME for the program and its sub-packages.
 func roomOf(dir string) string {
 	parts := strings.Split(dir, "/")
 	switch {
@@ -133,8 +133,8 @@ func roomOf(dir string) string {
 		return "root"
 	case parts[0] == "cmd" && len(parts) > 2:
 		return "cmd/" + parts[2]
-	case parts[0] == "internal" && len(parts) > 2 && parts[1] == "wire":
-		return "wire/" + parts[2]
+	case parts[0] == "internal" && len(parts) > 2 && (parts[1] == "wire" || parts[1] == "accounting"):
+		return parts[1] + "/" + parts[2]
 	case parts[0] == "internal" && len(parts) > 1:
 		return parts[1]
 	}

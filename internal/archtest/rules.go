@@ -7,11 +7,11 @@
 //
 //	cmd                                  everything
 //	edge       console                   edge -> the root package, journal
-//	dispatcher relay accounting          dispatcher -> state, hangup;  accounting -> state
+//	dispatcher relay accounting          dispatcher -> state, hangup;  accounting -> state, accounting/radius
 //	                                     relay -> session, rtpproxy, hangup, journal
 //	session    rtpproxy                  -> media
 //	media                                -> forward, record
-//	forward    record journal state hangup
+//	forward    record journal state hangup accounting/radius
 //	leaves: wire/*, report, config, pki, sdp
 package archtest
 
@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	"console":    {},
 	"dispatcher": {"state", "hangup"},
 	"relay":      {"session", "rtpproxy", "hangup", "journal"},
-	"accounting": {"state"},
+	"accounting": {"state", "accounting/radius"},
 	"session":    {"media"},
 	"rtpproxy":   {"media"},
 	"media":      {"forward", "record"},
@@ -32,12 +32,14 @@ var arrows = map[string][]string{
 	"journal":    {},
 	"state":      {},
 	"hangup":     {},
+
+	"accounting/radius": {},
 }
 
 // floors numbers the rooms from below; an arrow that leads up, or along, is a mistake
 // in this file. cmd and the tests under test/ stand above all of them.
 var floors = map[string]int{
-	"forward": 1, "record": 1, "journal": 1, "state": 1, "hangup": 1, "root": 1,
+	"forward": 1, "record": 1, "journal": 1, "state": 1, "hangup": 1, "root": 1, "accounting/radius": 1,
 	"media": 2, "session": 3, "rtpproxy": 3,
 	"dispatcher": 4, "relay": 4, "accounting": 4,
 	"edge": 5, "console": 5,
@@ -70,13 +72,14 @@ var owners = map[string][]string{
 	"github.com/pion":                     {"media"},
 	"github.com/emiago/sipgo":             {"edge", "cmd/demo"},
 	"github.com/nats-io":                  {"state"},
+	"github.com/minio/highwayhash":        {"state"}, // the sums in blocks of NATS
 	"modernc.org/sqlite":                  {"accounting"},
 	"github.com/go-sql-driver/mysql":      {"accounting"},
 	"github.com/jackc/pgx":                {"accounting"},
 	"github.com/microsoft/go-mssqldb":     {"accounting"},
 	"github.com/huandu/go-sqlbuilder":     {"accounting"},
 	"github.com/pressly/goose":            {"accounting"},
-	"layeh.com/radius":                    {"accounting"},
+	"layeh.com/radius":                    {"accounting/radius"},
 	"github.com/danielgtaylor/huma":       {"console"},
 	"github.com/coreos/go-oidc":           {"console"},
 	"github.com/prometheus/client_golang": {"console"},

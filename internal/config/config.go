@@ -140,7 +140,7 @@ type Database struct {
 }
 
 // laterBackends are those of the original that are not part of this version.
-var laterBackends = []string{"database", "radius"}
+var laterBackends = []string{"database"}
 
 // Backends are where finished calls are to be stored, without those that are not part of
 // this version.

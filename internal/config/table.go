@@ -66,7 +66,7 @@ var dispatcherKeys = append([]key{
 	setting("cleanup_expired_sessions_after", "86400", seconds(0), func(c *Config) *time.Duration { return &c.Dispatcher.CleanupExpiredSessionsAfter },
 		"When an expired call is forgotten that the SIP proxy never removed."),
 	setting("accounting", "", backends, func(c *Config) *[]string { return &c.Dispatcher.Accounting },
-		"Where finished calls are stored: webhook. Those of the original, database and radius, are not part of this version: they are named here without effect.").
+		"Where finished calls are stored: webhook, radius. The original's database is not part of this version: it is named here without effect.").
 		partly(missingBackends),
 }, programKeys(func(c *Config) *Program { return &c.Dispatcher.Program })...)
 
@@ -161,9 +161,9 @@ var hangupKeys = []key{
 
 var radiusKeys = []key{
 	setting("config_file", "/etc/opensips/radius/client.conf", path, func(c *Config) *string { return &c.Radius.ConfigFile },
-		"Client configuration with servers, secrets and dictionary.").without("accounting is not part of this version"),
+		"Configuration of a RADIUS client, as radiusclient has it: it names servers, the file with their secrets and the dictionary. For accounting = radius."),
 	setting("additional_dictionary", "radius/dictionary", path, func(c *Config) *string { return &c.Radius.AdditionalDictionary },
-		"Dictionary read behind the one of the client configuration.").without("accounting is not part of this version"),
+		"Dictionary read behind the one of the client configuration, for numbers other than the built-in ones. A relative path is looked up in the local configuration folder, then in /etc/mediaproxy."),
 }
 
 var databaseKeys = []key{

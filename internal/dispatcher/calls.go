@@ -1,10 +1,12 @@
 package dispatcher
 
 import (
+	"strings"
 	"sync"
 	"time"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/control"
 )
 
 // callState is what the dispatcher remembers of one call. The relay that
@@ -18,7 +20,9 @@ type callState struct {
 
 	// guarded by callTable.mu
 	next     *callState // same Call-ID, other tags
-	toTag    string     // the latest seen
+	after    *callState // the neighbours among the calls of its relay
+	before   *callState
+	toTag    string // the latest seen
 	dialogID string
 	relay    *relayState   // nil only while the first placement runs
 	link     *link         // connection on which the relay confirmed it last; nil: not yet
@@ -29,6 +33,14 @@ type callState struct {
 	expired  time.Time     // when the relay gave it up and the proxy's remove is awaited; zero: alive
 	placing  chan struct{} // closed when the placement that runs ends
 	removing *removal      // the remove that runs
+	account
+}
+
+// account is what the record of a call needs whose relay is lost.
+type account struct {
+	record                   string    // id of the report that its relay will send; empty: not known
+	start                    time.Time // first answer; zero: none
+	fromURI, toURI, username string
 }
 
 // removal is a remove in progress. Others for the same call wait for it.
@@ -148,22 +160,57 @@ func (t *callTable) delete(c *callState) bool {
 	return t.deleteLocked(c)
 }
 
-// setRelayLocked attributes the call to a relay and keeps the relays' counts.
+// abandon forgets a call whose relay did not report it. ok: one has to be made up for it.
+func (t *callTable) abandon(c *callState) (left lostRecord, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	left = c.lostRecordLocked()
+	return left, t.deleteLocked(c) && c.expired.IsZero()
+}
+
+// setRelayLocked attributes the call to a relay and keeps the relays' counts and lists.
 func (c *callState) setRelayLocked(r *relayState) {
 	if c.relay == r {
 		return
 	}
 	if c.relay != nil {
 		c.relay.calls.Add(-1)
+		if c.before != nil {
+			c.before.after = c.after
+		} else {
+			c.relay.first = c.after
+		}
+		if c.after != nil {
+			c.after.before = c.before
+		}
+		c.before, c.after = nil, nil
 	}
-	if r != nil {
-		r.calls.Add(1)
+	if c.relay = r; r == nil {
+		return
 	}
-	c.relay = r
+	r.calls.Add(1)
+	if c.after = r.first; c.after != nil {
+		c.after.before = c
+	}
+	r.first = c
+}
+
+// of returns the calls of a relay for which want is true. When hundreds of relays come
+// back at once each looks at its own calls only.
+func (t *callTable) of(r *relayState, want func(*callState) bool) []*callState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []*callState
+	for c := r.first; c != nil; c = c.after {
+		if want(c) {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // confirm notes that the relay of this link has served an update of the call.
-func (t *callTable) confirm(c *callState, l *link, toTag, dialogID string) {
+func (t *callTable) confirm(c *callState, l *link, u control.Update, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.gone { // removed or expired while its update was on the way
@@ -172,11 +219,17 @@ func (t *callTable) confirm(c *callState, l *link, toTag, dialogID string) {
 	c.setRelayLocked(l.relay)
 	c.link, c.unsure = l, l.plain
 	t.noteLocked(c)
-	if toTag != "" && toTag != c.fromTag {
-		c.toTag = toTag
+	if u.ToTag != "" && u.ToTag != c.fromTag {
+		keep(&c.toTag, u.ToTag)
 	}
-	if dialogID != "" {
-		c.dialogID = dialogID
+	if u.DialogID != "" {
+		keep(&c.dialogID, u.DialogID)
+	}
+	if u.RecordID != "" {
+		c.record = u.RecordID
+	}
+	if c.start.IsZero() && u.Kind == control.KindReply && u.HasMedia {
+		c.start = now
 	}
 }
 
@@ -186,6 +239,13 @@ func (t *callTable) noteLocked(c *callState) {
 	if name := c.relay.name; t.shared != nil && !c.relay.plain && c.noted != name {
 		c.noted = name
 		t.shared.Put(c.id, []byte(name))
+	}
+}
+
+// keep notes a part of a request without keeping the request.
+func keep(to *string, part string) {
+	if *to != part {
+		*to = strings.Clone(part)
 	}
 }
 

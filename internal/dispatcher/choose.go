@@ -6,18 +6,19 @@ import (
 	"example.org/mediaproxy/internal/report"
 )
 
-// candidates returns the relays that were not tried yet in the order to try
-// them: first those the call's media_relay names, then the relay that carries
-// another call with the same Call-ID, then by the selection; last, those that
-// let an earlier set-up wait.
-func (s *setup) candidates(tried []*relayState) ([]Candidate, <-chan struct{}) {
+// choose returns the relay to try next, of those that were not tried yet: one that the
+// call's media_relay names, else the relay that carries another call with the same
+// Call-ID, else the first of the selection; last, those that let an earlier set-up wait.
+// others says whether there are more. Without any, changed tells when to ask again.
+func (s *setup) choose(tried []*relayState) (first *relayState, others bool, changed <-chan struct{}) {
 	list, changed := s.d.registry.candidates(tried)
+	defer s.d.registry.release(list)
 	if len(list) == 0 {
-		return nil, changed
+		return nil, false, changed
 	}
 	s.d.cfg.Selector.Order(Call{CallID: s.u.CallID, MediaRelay: s.u.MediaRelay, Caller: s.u.Signaling.IP, Streams: len(s.u.Media)}, list)
 	sibling := s.d.calls.sibling(s.u.CallID, s.u.FromTag)
-	rank := func(c Candidate) int {
+	rank := func(c *Candidate) int {
 		switch {
 		case c.suspect:
 			return 3
@@ -28,14 +29,19 @@ func (s *setup) candidates(tried []*relayState) ([]Candidate, <-chan struct{}) {
 		}
 		return 2
 	}
-	slices.SortStableFunc(list, func(a, b Candidate) int { return rank(a) - rank(b) })
+	best := 0
+	for i := range list {
+		if rank(&list[i]) < rank(&list[best]) {
+			best = i
+		}
+	}
 	if s.u.MediaRelay != "" && len(tried) == 0 && !slices.ContainsFunc(list, func(c Candidate) bool {
 		return c.preferredBy(s.u.MediaRelay) || slices.Contains(c.Labels, s.u.MediaRelay)
 	}) {
 		s.d.log.Warn("no active relay has this name, address or label; another is taken",
 			"call_id", s.u.CallID, "media_relay", s.u.MediaRelay)
 	}
-	return list, changed
+	return list[best].relay, len(list) > 1, changed
 }
 
 // sibling returns the relay of another call with this Call-ID.

@@ -65,10 +65,13 @@ type Config struct {
 
 	// Finished hears of every finished call, once for each record id. A call is
 	// acknowledged to its relay after it returned nil; an error makes the relay
-	// repeat it. It may block: it holds up no set-up. May be nil.
+	// repeat it. It may block, it holds up no set-up, and is called by several at once. May be nil.
 	Finished func(report.Session) error
 	// Accounting tells how those do that store finished calls. May be nil.
 	Accounting func() ([]report.Backend, error)
+	// LostCallsFile keeps over a restart what is known of calls whose relay is away
+	// meanwhile: all others are learned from their relays. Empty: nothing is kept.
+	LostCallsFile string
 	// Shared is what the dispatchers of a cluster tell each other about their calls. May be
 	// nil.
 	Shared Map

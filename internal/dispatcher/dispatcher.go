@@ -69,6 +69,10 @@ type Dispatcher struct {
 	lastVerifyPass time.Time
 	lastRetry      time.Time
 	untaken        untaken
+	owed           owed
+	unheard        unheard
+	keptLost       lostSum // of what LostCallsFile holds
+	lostFileBad    bool    // it could not be written
 }
 
 // New checks the configuration. Nothing is opened before Run.
@@ -83,7 +87,12 @@ func New(cfg Config, log *slog.Logger) (*Dispatcher, error) {
 		calls: newCallTable(cfg.Shared), registry: newRegistry(), reader: newReader(), records: newRecords(keptRecords), hungUp: newRecords(keptRecords),
 	}
 	d.modules.open, d.managerConns.open = map[net.Conn]struct{}{}, map[net.Conn]struct{}{}
+	d.owed.byRecord = map[string]owedRecord{}
 	d.lastVerifyPass = d.started
+	if err := d.recallLost(); err != nil {
+		log.Error("calls whose relay was away when the former process ended are not known; they will have no record unless their relay comes back",
+			"file", cfg.LostCallsFile, "error", err)
+	}
 	return d, nil
 }
 
@@ -140,12 +149,17 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	d.modules.stop()
 	modules.Wait()
 	d.managerConns.stop()
+	var flushing sync.WaitGroup // at once: hundreds of relays that do not answer are waited for together
 	for _, l := range d.registry.links() {
-		l.flush()
+		flushing.Go(l.flush)
 	}
+	flushing.Wait()
 	cutLinks()
 	d.running.Wait()
 	d.retryFinished()
+	if !d.keepLost() {
+		d.payOwed(d.cfg.Now().Add(reportGrace)) // nobody else will
+	}
 	d.log.Info("dispatcher stopped")
 	return nil
 }

@@ -1,12 +1,18 @@
 package dispatcher
 
-import "example.org/mediaproxy/internal/wire/control"
+import (
+	"strings"
+	"time"
+
+	"example.org/mediaproxy/internal/wire/control"
+)
 
 // entry is what an update found in the table of calls.
 type entry struct {
 	*callState
 	relay *relayState   // of a known call
 	busy  chan struct{} // ours to close for a new call, else to wait for
+	left  lostRecord    // on the relay that it moves away from
 }
 
 // enterState says what an update has to do next.
@@ -41,12 +47,15 @@ func (t *callTable) enter(u control.Update, mayMake bool) (entry, enterState) {
 	if c != nil { // expired, and now begun anew
 		t.deleteLocked(c)
 	}
-	c = &callState{id: u.CallID, fromTag: u.FromTag, placing: make(chan struct{})}
+	// Copies: the update's strings are parts of the whole request, which they would keep.
+	c = &callState{id: strings.Clone(u.CallID), fromTag: strings.Clone(u.FromTag), placing: make(chan struct{}),
+		account: account{fromURI: strings.Clone(u.FromURI), toURI: strings.Clone(u.ToURI), username: strings.Clone(u.Signaling.Username)}}
 	t.addLocked(c)
 	return entry{callState: c, busy: c.placing}, callNew
 }
 
-// move claims a known call whose relay is gone, to be placed anew.
+// move claims a known call whose relay is gone, to be placed anew. What it leaves behind
+// there is e.left.
 func (t *callTable) move(e *entry) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -55,18 +64,23 @@ func (t *callTable) move(e *entry) bool {
 		return false
 	}
 	c.placing = make(chan struct{})
-	e.busy = c.placing
+	e.busy, e.left = c.placing, c.lostRecordLocked()
+	c.start = time.Time{} // on the next relay it begins anew
 	return true
 }
 
 // placed ends a claim. A new call that no relay took is forgotten; one that was
 // to be moved stays with the relay it had.
-func (t *callTable) placed(c *callState, ok bool, busy chan struct{}) {
+func (t *callTable) placed(e entry, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	c, busy := e.callState, e.busy
 	c.placing = nil
-	if !ok && c.relay == nil {
+	switch {
+	case !ok && c.relay == nil:
 		t.deleteLocked(c)
+	case !ok:
+		c.start = e.left.start
 	}
 	close(busy)
 }

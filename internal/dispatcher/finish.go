@@ -52,36 +52,46 @@ func (q *finishQueue) end() {
 	q.ready.Broadcast()
 }
 
-func (q *finishQueue) next() (f finished, ok bool) {
+// next fills list with what waits, at least one. None: it has ended.
+func (q *finishQueue) next(list []finished) []finished {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.items) == 0 && !q.ended {
 		q.ready.Wait()
 	}
-	if len(q.items) == 0 {
-		return finished{}, false
-	}
-	f = q.items[0]
-	q.items[0] = finished{}
-	if q.items = q.items[1:]; len(q.items) == 0 {
+	n := min(cap(list), len(q.items))
+	list = append(list[:0], q.items[:n]...)
+	clear(q.items[:n])
+	if q.items = q.items[n:]; len(q.items) == 0 {
 		q.items = nil // let go of what a burst needed
 	}
-	return f, true
+	return list
 }
+
+// finishTogether is how many finished calls of a relay are handed over at once: while the
+// disk keeps one, the next ones are on their way.
+const finishTogether = 32
 
 // finishLoop hands finished calls over, acknowledges them, and answers pings of
 // old relays after all that came before them.
 func (l *link) finishLoop() {
+	list := make([]finished, 0, finishTogether)
 	for {
-		f, ok := l.finish.next()
-		switch {
-		case !ok:
+		list = l.finish.next(list)
+		if len(list) == 0 {
 			return
-		case f.pong:
-			l.write(relaylink.AppendPong(nil))
-		default:
-			l.d.handOver(l, f)
 		}
+		var group sync.WaitGroup
+		for _, f := range list {
+			if f.pong {
+				group.Wait()
+				l.write(relaylink.AppendPong(nil))
+				continue
+			}
+			group.Go(func() { l.d.handOver(l, f) })
+		}
+		group.Wait()
+		clear(list)
 	}
 }
 
@@ -143,6 +153,7 @@ func (l *link) expired(s report.Session) {
 	if s.RecordID == "" {
 		s.RecordID = newRecordID()
 	}
+	d.owed.reported(s.RecordID)
 	switch d.records.claim(s.RecordID) {
 	case recordDone:
 		d.count.finishedAgain.Add(1)
@@ -201,6 +212,7 @@ func (l *link) removedDoc(body []byte, reason, dialogID string, cancels bool) er
 		s.DialogID = dialogID
 	}
 	s.Relay = l.relay.name
+	l.d.owed.reported(s.RecordID)
 	if l.d.records.claim(s.RecordID) == recordNew {
 		l.queue(finished{session: s, cancels: cancels})
 	}

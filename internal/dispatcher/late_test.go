@@ -64,3 +64,47 @@ func TestAnswerAfterTheRelayTimeout(t *testing.T) {
 		return u.Stats().Cancelled == 1 && len(r.calls()) == 0
 	})
 }
+
+// An answer that comes late does not end the call that the same message, sent again, made
+// of it meanwhile.
+func TestLateSuccessOfACallThatIsThere(t *testing.T) {
+	for _, waiting := range []bool{false, true} {
+		t.Run(fmt.Sprintf("second still waits=%v", waiting), func(t *testing.T) {
+			u := start(t, func(c *Config) { c.SetupTimeout = 300 * time.Millisecond })
+			held := make(chan relaylink.Command, 2)
+			r := u.relay("a", handling(func(c relaylink.Command) (string, bool) {
+				if c.Name == relaylink.Update && len(held) < cap(held) {
+					held <- c
+					return "", true
+				}
+				return "", false
+			}))
+			m := u.module()
+			if got := m.ask(offer("c")); got != "error" {
+				t.Fatal(got)
+			}
+			m.send(offer("c"))
+			eventually(t, "the relay has both", func() bool { return len(held) == 2 })
+			first, second := <-held, <-held
+			order := []relaylink.Command{second, first}
+			if waiting {
+				order = []relaylink.Command{first, second}
+			}
+			for _, c := range order {
+				r.answer(c, r.usual(c))
+			}
+			if got := m.receive(); got != ports {
+				t.Fatal(got)
+			}
+			record := get(first, relaylink.HeaderRecord)
+			eventually(t, "the report's name is the first one's", func() bool {
+				u.calls.mu.Lock()
+				defer u.calls.mu.Unlock()
+				return u.calls.exactLocked("c", "f").record == record
+			})
+			if n, calls := r.count(relaylink.Remove), r.calls(); n > 0 || len(calls) != 1 || u.Stats().Calls != 1 || u.Stats().Cancelled != 0 {
+				t.Errorf("%d removes, calls %v, %+v", n, calls, u.Stats())
+			}
+		})
+	}
+}

@@ -13,6 +13,10 @@ const (
 	// keepBuffer is the largest buffer a quiet connection keeps, so that pages of
 	// statistics need no new one each. Only relays write lines that need one.
 	keepBuffer = 256 << 10
+	// smallReads is after how many reads in a row that would have fit the usual buffer a
+	// larger one goes too: with hundreds of relays those that once held a list of calls
+	// would be most of a dispatcher's memory.
+	smallReads = 64
 )
 
 // lineReader cuts a connection into lines. Its buffer follows what arrives, not
@@ -23,6 +27,7 @@ type lineReader struct {
 	start int
 	end   int
 	seen  int // of buf[start:end], known to hold no line feed
+	small int // reads in a row that needed no large buffer
 }
 
 // next returns one line, valid until the next call.
@@ -60,7 +65,10 @@ func (r *lineReader) split(limit int) ([]byte, int, error) {
 // room makes place for the next read.
 func (r *lineReader) room() {
 	have := r.buf[r.start:r.end]
-	if len(have) == 0 && len(r.buf) > keepBuffer {
+	if r.small++; len(have) > readSize/2 { // a long line comes in pieces, as large as TLS makes them
+		r.small = 0
+	}
+	if len(have) == 0 && (len(r.buf) > keepBuffer || len(r.buf) > readSize && r.small > smallReads) {
 		r.buf = nil
 	}
 	if len(r.buf)-r.end >= readSize/4 && r.start < len(r.buf) {

@@ -34,6 +34,50 @@ func TestLineReader(t *testing.T) {
 	}
 }
 
+// A page's buffer serves the next page, and goes when none comes.
+func TestLineReaderLetsGo(t *testing.T) {
+	page, ping := strings.Repeat("x", 150<<10)+"\n", "ping\n"
+	in := &lineByLine{}
+	r := &lineReader{conn: in}
+	read := func(line string) int {
+		t.Helper()
+		in.rest = append(in.rest, line)
+		if got, err := r.next(1 << 20); err != nil || string(got)+"\n" != line {
+			t.Fatalf("got %.20q, %v", got, err)
+		}
+		return len(r.buf)
+	}
+	large := read(page)
+	if large < len(page) || large > keepBuffer {
+		t.Fatalf("%d bytes for a page", large)
+	}
+	for range 3 {
+		for range smallReads / 2 {
+			read(ping)
+		}
+		if n := read(page); n != large {
+			t.Fatalf("%d bytes for the next page, had %d", n, large)
+		}
+	}
+	for range 2 * smallReads {
+		read(ping)
+	}
+	if n := read(ping); n > readSize {
+		t.Errorf("%d bytes are kept for pings", n)
+	}
+}
+
+// lineByLine is a connection that brings one line at a time, in pieces as large as those of TLS.
+type lineByLine struct{ rest []string }
+
+func (l *lineByLine) Read(b []byte) (int, error) {
+	n := copy(b[:min(len(b), 16<<10)], l.rest[0])
+	if l.rest[0] = l.rest[0][n:]; l.rest[0] == "" {
+		l.rest = l.rest[1:]
+	}
+	return n, nil
+}
+
 func FuzzLineReader(f *testing.F) {
 	f.Add([]byte("a\r\nb\n\nc"), 3)
 	f.Fuzz(func(t *testing.T, in []byte, piece int) {

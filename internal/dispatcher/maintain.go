@@ -43,6 +43,9 @@ func (d *Dispatcher) maintain(now time.Time) {
 		d.watch(l, now)
 	}
 	d.forgetDead(now)
+	d.payOwed(now)
+	d.unheard.forget(now)
+	d.keepLost()
 	if now.Sub(d.lastRetry) >= retryEvery {
 		d.lastRetry = now
 		d.running.Go(d.retryFinished)
@@ -78,9 +81,11 @@ func (d *Dispatcher) watch(l *link, now time.Time) {
 // forgetDead drops relays that are gone for long, and their calls.
 func (d *Dispatcher) forgetDead(now time.Time) {
 	for _, r := range d.registry.forgetDead(now.Add(-d.cfg.CleanupDeadRelaysAfter)) {
-		calls := d.calls.snapshot(func(c *callState) bool { return c.relay == r && c.placing == nil })
+		calls := d.calls.of(r, func(c *callState) bool { return c.placing == nil })
 		for _, c := range calls {
-			d.calls.delete(c)
+			if left, ok := d.calls.abandon(c); ok {
+				d.owe(left, r.lastSeen(d.registry))
+			}
 		}
 		d.log.Warn("relay forgotten", "relay", r.name, "away", d.cfg.CleanupDeadRelaysAfter, "calls", len(calls))
 	}
@@ -101,7 +106,7 @@ func (d *Dispatcher) forgetExpired(now time.Time) {
 // verifyUnsure compares calls whose end may not have been told to us.
 func (d *Dispatcher) verifyUnsure() {
 	for _, l := range d.registry.links() {
-		if len(d.calls.snapshot(func(c *callState) bool { return c.unsure && c.relay == l.relay })) > 0 {
+		if len(d.calls.of(l.relay, func(c *callState) bool { return c.unsure })) > 0 {
 			d.running.Go(func() { l.resync(true) })
 		}
 	}

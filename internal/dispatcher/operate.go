@@ -240,8 +240,8 @@ func (d *Dispatcher) Terminate(callID string) (int, error) {
 // terminatePlain ends the sessions that an old relay has, as the SIP proxy
 // would, and reports them as if the relay had expired them.
 func (d *Dispatcher) terminatePlain(l *link, callID string) int {
-	mine := d.calls.snapshot(func(c *callState) bool {
-		return c.relay == l.relay && c.expired.IsZero() && report.Text(c.id) == report.Text(callID)
+	mine := d.calls.of(l.relay, func(c *callState) bool {
+		return c.expired.IsZero() && report.Text(c.id) == report.Text(callID)
 	})
 	n := 0
 	for _, c := range mine {

@@ -258,11 +258,12 @@ func TestOldRelayManagement(t *testing.T) {
 
 func TestQueriesDoNotDelaySetup(t *testing.T) {
 	u := start(t, nil)
-	u.relay("a", handling(func(c relaylink.Command) (string, bool) {
+	r := u.relay("a", handling(func(c relaylink.Command) (string, bool) {
 		return "", c.Name == relaylink.Sessions || c.Name == relaylink.Summary
 	}))
 	op, m := u.manager(), u.module()
 	op.send("sessions\r\nsummary\r\n")
+	eventually(t, "the relay is asked", func() bool { return r.count(relaylink.Sessions) > 0 })
 	for range 20 {
 		begun := time.Now()
 		if got := m.ask(offer("c")); got != ports || time.Since(begun) > DefaultRelayTimeout/2 {

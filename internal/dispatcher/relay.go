@@ -21,6 +21,7 @@ type relayState struct {
 
 	calls atomic.Int64 // attributed to it in the table of calls
 	up    atomic.Bool  // link is not nil; readable without the lock
+	first *callState   // of those attributed to it; guarded by callTable.mu
 
 	// guarded by registry.mu
 	link     *link // nil: not connected
@@ -40,6 +41,8 @@ func (r *relayState) isUp() bool { return r.up.Load() }
 
 // registry holds the relays.
 type registry struct {
+	lists sync.Pool // of candidates
+
 	mu      sync.Mutex // guards what follows, and the relays; never held while waiting
 	relays  map[string]*relayState
 	changed chan struct{} // closed and replaced when a relay comes, goes or is known
@@ -168,8 +171,13 @@ func (g *registry) find(what string) *relayState {
 	return found
 }
 
-// candidates returns the relays that take new calls and are not in tried.
+// candidates returns the relays that take new calls and are not in tried. The list is
+// to be released: with hundreds of relays a new one for each call is most of what a
+// dispatcher would leave to the garbage collector.
 func (g *registry) candidates(tried []*relayState) (list []Candidate, changed <-chan struct{}) {
+	if free, ok := g.lists.Get().(*[]Candidate); ok {
+		list = (*free)[:0]
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, r := range g.relays {
@@ -185,6 +193,12 @@ func (g *registry) candidates(tried []*relayState) (list []Candidate, changed <-
 		list = append(list, c)
 	}
 	return list, g.changed
+}
+
+// release gives a list of candidates back; nobody may use it afterwards.
+func (g *registry) release(list []Candidate) {
+	clear(list)
+	g.lists.Put(&list)
 }
 
 // heard notes that the relay said something.

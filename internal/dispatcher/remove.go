@@ -30,6 +30,9 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header, peer bool)
 			}
 			searched = true
 		case todo == leaveUnknown:
+			if !peer { // it does so itself
+				d.noteUnheard(r)
+			}
 			return "", errUnknownCall
 		case todo == leaveWait:
 			if err := waitUntil(ctx, wait, deadline); err != nil {
@@ -115,7 +118,11 @@ func (t *callTable) leave(r control.Remove) (leaving, *relayState, <-chan struct
 // meanwhile: other messages of the call wait for it.
 func (d *Dispatcher) removeClaimed(ctx context.Context, c leaving, r *relayState, hs []control.Header, deadline time.Time, peer bool) error {
 	err := errDeadline
-	defer func() { d.calls.left(c.callState, c.removing, err) }()
+	defer func() {
+		if left, ended := d.calls.left(c.callState, c.removing, err); ended {
+			d.owe(left, d.cfg.Now())
+		}
+	}()
 	patience, ask := deadline, d.cfg.Peers != nil && !peer
 	if ask { // the other half is for the other dispatchers
 		patience = deadline.Add(-d.cfg.SetupTimeout / 2)
@@ -131,17 +138,21 @@ func (d *Dispatcher) removeClaimed(ctx context.Context, c leaving, r *relayState
 }
 
 // left ends a remove. After a failure the call stays: if its relay is away, it
-// is ended there when it is back.
-func (t *callTable) left(c *callState, mine *removal, err error) {
+// is ended there when it is back, and ended is what to account until then.
+func (t *callTable) left(c *callState, mine *removal, err error) (lost lostRecord, ended bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil {
 		mine.reply = control.ReplyRemoved
 		t.deleteLocked(c)
 	}
-	c.hungUp = errors.Is(err, errRelayGone)
+	if c.hungUp = errors.Is(err, errRelayGone); c.hungUp {
+		lost, ended = c.lostRecordLocked(), true
+		c.start = time.Time{} // its end is the first one
+	}
 	c.removing = nil
 	close(mine.done)
+	return lost, ended
 }
 
 // removeOn asks the relay of a call to end it. One that is away is waited for, with patience.

@@ -1,6 +1,7 @@
 package dispatcher
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -26,8 +27,8 @@ func (l *link) resync(again bool) {
 	defer d.registry.synced(l) // also on failure: nobody shall wait for it
 	d.calls.beginListing()
 	defer d.calls.endListing()
-	doubtful := d.calls.snapshot(func(c *callState) bool {
-		return c.relay == l.relay && c.placing == nil && c.expired.IsZero() && (c.link != l || c.unsure)
+	doubtful := d.calls.of(l.relay, func(c *callState) bool {
+		return c.placing == nil && c.expired.IsZero() && (c.link != l || c.unsure)
 	})
 	calls, paged, err := l.listCalls()
 	if err != nil {
@@ -50,8 +51,9 @@ func (l *link) resync(again bool) {
 		if paged && l.has(c) { // moved between pages while we turned them
 			continue
 		}
-		if d.calls.purge(c, l) {
+		if left, ok := d.calls.purge(c, l); ok {
 			purged++
+			d.owe(left, l.relay.lastSeen(d.registry))
 			l.log.Warn("call dropped: its relay no longer has it", "call_id", c.id)
 		}
 	}
@@ -62,14 +64,17 @@ func (l *link) resync(again bool) {
 }
 
 // purge drops a call unless it was confirmed on this link, or went elsewhere,
-// in the meantime.
-func (t *callTable) purge(c *callState, l *link) bool {
+// in the meantime. left is what to account unless the relay reports it.
+func (t *callTable) purge(c *callState, l *link) (left lostRecord, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if c.relay != l.relay || c.placing != nil || c.link == l && !c.unsure || !c.expired.IsZero() {
-		return false
+		return left, false
 	}
-	return t.deleteLocked(c)
+	if !c.unsure { // else somebody else may have accounted it
+		left = c.lostRecordLocked()
+	}
+	return left, t.deleteLocked(c)
 }
 
 // listCalls asks for all calls, on link/2 page by page.
@@ -162,8 +167,13 @@ func (l *link) adopt(listed relaylink.Call) {
 	_, ended := t.ended[nameOf(listed.CallID, listed.FromTag)]
 	switch {
 	case c == nil && ended: // since the list was written
+	case c == nil && l.d.unheard.has(listed):
+		t.mu.Unlock()
+		l.log.Info("call was hung up before its relay was connected, ended now", "call_id", listed.CallID)
+		l.takeBack(listed.CallID, listed.FromTag, listed.DialogID)
+		return
 	case c == nil:
-		c = &callState{id: listed.CallID, fromTag: listed.FromTag, toTag: listed.ToTag, dialogID: listed.DialogID, unsure: l.plain}
+		c = &callState{id: listed.CallID, fromTag: listed.FromTag, toTag: listed.ToTag, dialogID: listed.DialogID, unsure: l.plain, account: accountOf(listed)}
 		t.addLocked(c)
 		c.setRelayLocked(l.relay)
 		if t.shared != nil && !l.plain { // by the former process
@@ -177,6 +187,7 @@ func (l *link) adopt(listed relaylink.Call) {
 		return
 	case c.placing != nil:
 	case c.relay == l.relay:
+		c.record = cmp.Or(listed.RecordID, c.record)
 		if c.link == nil || c.link != l && !l.plain {
 			c.link = l
 		}
@@ -191,8 +202,17 @@ func (l *link) adopt(listed relaylink.Call) {
 	case c.expired.IsZero(): // its relay is gone, or it came back under another name
 		c.setRelayLocked(l.relay)
 		c.link = nil
+		c.account = accountOf(listed)
 	}
 	t.mu.Unlock()
+}
+
+func accountOf(listed relaylink.Call) account {
+	a := account{record: listed.RecordID, fromURI: listed.FromURI, toURI: listed.ToURI, username: listed.Username}
+	if listed.StartTime > 0 {
+		a.start = time.UnixMicro(int64(listed.StartTime * 1e6))
+	}
+	return a
 }
 
 // takeBack ends a call on this relay that is not wanted there. What it used is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"example.org/mediaproxy/internal/wire/control"
@@ -102,6 +103,7 @@ func (s *setup) run(ctx context.Context) (control.Answer, error) {
 			answer, err = s.placeClaimed(ctx, c)
 			if err == nil {
 				s.d.count.moved.Add(1)
+				s.d.owe(c.left, c.relay.lastSeen(s.d.registry))
 			}
 			return answer, err
 		}
@@ -151,7 +153,7 @@ func (s *setup) known(ctx context.Context, c *callState, r *relayState) (control
 		}
 		answer, err := s.answer(l, body, err)
 		if err == nil {
-			s.d.calls.confirm(c, l, s.u.ToTag, s.u.DialogID)
+			s.d.calls.confirm(c, l, s.u, s.d.cfg.Now())
 		}
 		return answer, err
 	}
@@ -193,7 +195,7 @@ func (s *setup) answer(l *link, body []byte, err error) (control.Answer, error) 
 // strikes meanwhile: other messages of the call wait for it.
 func (s *setup) placeClaimed(ctx context.Context, c entry) (answer control.Answer, err error) {
 	done := false
-	defer func() { s.d.calls.placed(c.callState, done, c.busy) }()
+	defer func() { s.d.calls.placed(c, done) }()
 	answer, err = s.place(ctx, c.callState)
 	done = err == nil
 	return answer, err
@@ -204,8 +206,8 @@ func (s *setup) place(ctx context.Context, c *callState) (control.Answer, error)
 	var tried []*relayState
 	cause := errNoRelay
 	for {
-		order, changed := s.candidates(tried)
-		if len(order) == 0 {
+		r, others, changed := s.choose(tried)
+		if r == nil {
 			if len(tried) > 0 {
 				return control.Answer{}, cause
 			}
@@ -214,9 +216,8 @@ func (s *setup) place(ctx context.Context, c *callState) (control.Answer, error)
 			}
 			continue
 		}
-		r := order[0].relay
 		tried = append(tried, r)
-		answer, err := s.attempt(c, r, len(order) > 1)
+		answer, err := s.attempt(c, r, others)
 		if err == nil {
 			return answer, nil
 		}
@@ -227,7 +228,7 @@ func (s *setup) place(ctx context.Context, c *callState) (control.Answer, error)
 		if errors.Is(err, errLinkLost) { // to be asked again if it is back in time
 			tried = tried[:len(tried)-1]
 		}
-		if len(order) > 1 {
+		if others {
 			s.d.count.failovers.Add(1)
 			s.d.log.Warn("relay did not take a call, the next one is tried", "call_id", s.u.CallID, "relay", r.name, "reason", err)
 		}
@@ -246,21 +247,24 @@ func (s *setup) attempt(c *callState, r *relayState, others bool) (control.Answe
 	if others {
 		until = until.Add(-time.Until(until) / 2)
 	}
-	callID, fromTag := s.u.CallID, s.u.FromTag
-	body, err := l.ask(relaylink.Update, s.headers, until, func(r result) {
+	callID, fromTag := s.u.CallID, s.u.FromTag // what outlives this message
+	u, headers := s.u, s.headers
+	if !l.plain { // an id for each try: one that is taken back reports too
+		u.RecordID = newRecordID()
+		headers = append(slices.Clip(headers), control.Header{Name: relaylink.HeaderRecord, Value: u.RecordID})
+	}
+	body, err := l.ask(relaylink.Update, headers, until, func(r result) {
 		if _, err := control.ParseAnswer(r.body); r.err != nil || err != nil {
 			return
 		}
-		l.d.count.cancelled.Add(1)
-		l.log.Warn("relay took a call too late, taken back", "call_id", callID)
-		l.takeBack(callID, fromTag, "")
+		l.d.running.Go(func() { l.tookLate(callID, fromTag, u.RecordID) })
 	})
 	if errors.Is(err, errNoAnswer) {
 		s.d.registry.suspectNow(l)
 	}
 	answer, err := s.answer(l, body, err)
 	if err == nil {
-		s.d.calls.confirm(c, l, s.u.ToTag, s.u.DialogID)
+		s.d.calls.confirm(c, l, u, s.d.cfg.Now())
 	}
 	return answer, err
 }

@@ -1,11 +1,13 @@
 package dispatcher
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"example.org/mediaproxy/internal/report"
+	"example.org/mediaproxy/internal/wire/control"
 	"example.org/mediaproxy/internal/wire/relaylink"
 )
 
@@ -50,7 +52,10 @@ func TestCallOverBothProtocols(t *testing.T) {
 				"from_tag: f\r\nuser_agent: Phone/1.0\r\nmedia: audio:192.0.2.1:4000:sendrecv:ice=no\r\n\r\n"
 			for _, c := range r.got {
 				if c.Name == relaylink.Update {
-					c.Seq = ""
+					if id := get(c, relaylink.HeaderRecord); (id == "") != r.plain {
+						t.Errorf("record_id %q", id)
+					}
+					c.Seq, c.Headers = "", slices.DeleteFunc(c.Headers, func(h control.Header) bool { return h.Name == relaylink.HeaderRecord })
 					if got := strings.Replace(string(relaylink.AppendCommand(nil, c)), "update ", "update", 1); got != want {
 						t.Errorf("relay got\n%q\nwant\n%q", got, want)
 					}

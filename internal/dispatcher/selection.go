@@ -15,7 +15,8 @@ import (
 // for every new call, by many goroutines at once, with relays that are
 // connected and take calls, in no particular order. Relays that the call prefers
 // by name or address, and relays that did not answer lately, are put first and
-// last afterwards, by the dispatcher.
+// last afterwards, by the dispatcher. relays is used again for the next call: nothing
+// may keep it.
 type Selector interface {
 	Order(call Call, relays []Candidate)
 }

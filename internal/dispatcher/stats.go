@@ -24,6 +24,7 @@ type Stats struct {
 	Located       uint64 // calls of other dispatchers found on a relay
 	Hinted        uint64 // of those, on the relay that the shared map named
 	Finished      uint64 // records handed to the Finished hook with success
+	Partial       uint64 // of those, records in place of a lost relay's
 	FinishedAgain uint64 // records that had been handed over before
 	FinishErrors  uint64 // times the Finished hook failed
 	RelayTimeouts uint64 // commands without an answer in time
@@ -33,7 +34,7 @@ type Stats struct {
 // counters is Stats while it is being counted.
 type counters struct {
 	updates, removes, errors, badRequests, failovers, cancelled, moved, purged, adopted, released, elsewhere, forPeers, located, hinted,
-	finished, finishedAgain, finishErrors, relayTimeouts, panics atomic.Uint64
+	finished, partial, finishedAgain, finishErrors, relayTimeouts, panics atomic.Uint64
 	modules atomic.Int64
 }
 
@@ -44,7 +45,7 @@ func (d *Dispatcher) Stats() Stats {
 		Modules: int(c.modules.Load()),
 		Updates: c.updates.Load(), Removes: c.removes.Load(), Errors: c.errors.Load(), BadRequests: c.badRequests.Load(),
 		Failovers: c.failovers.Load(), Cancelled: c.cancelled.Load(), Moved: c.moved.Load(), Purged: c.purged.Load(),
-		Adopted: c.adopted.Load(), Released: c.released.Load(), Elsewhere: c.elsewhere.Load(), ForPeers: c.forPeers.Load(), Located: c.located.Load(), Hinted: c.hinted.Load(), Finished: c.finished.Load(), FinishedAgain: c.finishedAgain.Load(),
+		Adopted: c.adopted.Load(), Released: c.released.Load(), Elsewhere: c.elsewhere.Load(), ForPeers: c.forPeers.Load(), Located: c.located.Load(), Hinted: c.hinted.Load(), Finished: c.finished.Load(), Partial: c.partial.Load(), FinishedAgain: c.finishedAgain.Load(),
 		FinishErrors: c.finishErrors.Load(), RelayTimeouts: c.relayTimeouts.Load(), Panics: c.panics.Load(),
 	}
 	s.Relays = d.registry.connected()

@@ -145,6 +145,9 @@ func (c *conn) update(cmd relaylink.Command) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !c.plain {
+		u.RecordID = header(cmd, relaylink.HeaderRecord)
+	}
 	answer, err := c.relay.admit(u, c.ownerName())
 	if err != nil {
 		return nil, err

@@ -155,10 +155,15 @@ func (c *conn) list(cmd relaylink.Command) ([]byte, error) {
 		calls = calls[:min(limit, len(calls))]
 	}
 	for _, call := range calls {
-		answer.Calls = append(answer.Calls, relaylink.Call{
+		listed := relaylink.Call{
 			CallID: report.Text(call.CallID), FromTag: report.Text(call.FromTag), ToTag: report.Text(call.ToTag),
 			DialogID: report.Text(call.DialogID), Owner: call.Owner,
-		})
+			RecordID: call.RecordID, FromURI: report.Text(call.FromURI), ToURI: report.Text(call.ToURI), Username: report.Text(call.Username),
+		}
+		if !call.Start.IsZero() {
+			listed.StartTime = float64(call.Start.UnixMicro()) / 1e6
+		}
+		answer.Calls = append(answer.Calls, listed)
 	}
 	return report.Append(nil, answer)
 }

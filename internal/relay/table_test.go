@@ -29,7 +29,7 @@ func TestCommandsOnTheRealTable(t *testing.T) {
 		g := start(t, realTable(t, forward.NewFake()))
 		d := g.accept(addrA)
 		d.greet("d1")
-		d.offer("1", "c1", "dialog_id", "77", "signaling_ip", "198.51.100.7")
+		d.offer("1", "c1", "dialog_id", "77", "signaling_ip", "198.51.100.7", "record_id", "its-report")
 		offered := d.next()
 		if !strings.HasPrefix(offered, "1 203.0.113.9 ") {
 			t.Fatalf("got %q, want the relay's address and a port", offered)
@@ -48,7 +48,8 @@ func TestCommandsOnTheRealTable(t *testing.T) {
 			t.Errorf("got %q for a reply without media to nothing", line)
 		}
 		d.command("list", "5")
-		d.want(`5 {"total": 1, "calls": [{"call_id": "c1", "from_tag": "f", "to_tag": "t", "dialog_id": "77", "owner": "d1"}]}`)
+		d.want(`5 {"total": 1, "calls": [{"call_id": "c1", "from_tag": "f", "to_tag": "t", "dialog_id": "77", "owner": "d1", ` +
+			`"record_id": "its-report", "start_time": 946684800, "from_uri": "a@x", "to_uri": "b@x"}]}`)
 		d.command("explain", "6", "call_id", "c1")
 		if line := d.next(); !strings.Contains(line, string(report.Answered)) {
 			t.Errorf("got %q, want an explanation", line)

@@ -32,6 +32,9 @@ func AppendSession(dst []byte, s *Session) ([]byte, error) {
 	}
 	dst = appendUnlessEmpty(dst, `, "record_id": `, s.RecordID)
 	dst = appendUnlessEmpty(dst, `, "reason": `, s.Reason)
+	if s.Partial {
+		dst = append(dst, `, "partial": true`...)
+	}
 	dst = appendUnlessEmpty(dst, `, "dialog_id": `, s.DialogID)
 	dst = appendUnlessEmpty(dst, `, "relay": `, s.Relay)
 	return append(dst, '}'), nil

@@ -49,6 +49,8 @@ func fill(draw *rand.Rand, v reflect.Value) {
 			text += string(rune(draw.Uint32()>>draw.IntN(32))) + string([]byte{byte(draw.Uint32())}) + oddTexts[draw.IntN(len(oddTexts))]
 		}
 		v.SetString(text)
+	case reflect.Bool:
+		v.SetBool(draw.IntN(2) == 0)
 	case reflect.Int64:
 		v.SetInt(int64(draw.Uint64()) >> draw.IntN(64))
 	case reflect.Uint64:

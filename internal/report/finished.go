@@ -3,7 +3,7 @@ package report
 // TimedOut says whether a finished call counts as timed out: nobody hung up.
 // A relay that was told to stop, or could not take a call over, ends calls the same way.
 func (s *Session) TimedOut() bool {
-	return s.Reason == ReasonTimeout || s.Reason == ReasonShutdown || s.Reason == ReasonNotRestored
+	return s.Reason == ReasonTimeout || s.Reason == ReasonShutdown || s.Reason == ReasonNotRestored || s.Partial
 }
 
 // AllStreamsICE says whether ICE led all of a finished call's media around the

@@ -109,7 +109,7 @@ func (s Session) Plain() Session {
 
 // Strip takes out what only link/2 carries.
 func (s *Session) Strip() {
-	s.RecordID, s.Reason, s.DialogID, s.Relay = "", "", "", ""
+	s.RecordID, s.Reason, s.Partial, s.DialogID, s.Relay = "", "", false, "", ""
 	for i := range s.Streams {
 		s.Streams[i].Caller, s.Streams[i].Callee = nil, nil
 	}

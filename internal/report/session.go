@@ -23,6 +23,9 @@ type Session struct {
 	RecordID string `json:"record_id,omitempty"`
 	// Reason says why a finished session ended: see the Reason constants.
 	Reason string `json:"reason,omitempty"`
+	// Partial is set by a dispatcher that reports a call for its relay, which is
+	// lost. If the relay reports it after all, that document takes its place.
+	Partial bool `json:"partial,omitempty"`
 	// DialogID is the SIP proxy's name of the dialog, if it tracks one.
 	DialogID string `json:"dialog_id,omitempty"`
 	// Relay is the name of the relay that carries the call.
@@ -63,6 +66,9 @@ type Quality struct {
 	Mover    string  `json:"mover"`     // what carries this direction: tc, user-space, undecided
 }
 
+// Unknown stands for a User-Agent, codec or address that was never seen.
+const Unknown = "Unknown"
+
 // MoverUndecided stands for a direction that has no flow: each of its datagrams
 // is looked at on its own.
 const MoverUndecided = "undecided"
@@ -91,6 +97,8 @@ const (
 	ReasonShutdown   = "relay stopped"  // the relay was told to stop
 	// ReasonNotRestored: the relay was restarted and could not take the call over.
 	ReasonNotRestored = "not taken over"
+	// ReasonRelayLost: its relay was lost and has not reported it.
+	ReasonRelayLost = "relay lost"
 )
 
 // Relay is the summary document of one relay.

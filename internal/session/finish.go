@@ -23,7 +23,7 @@ func (s *Session) finish(reason, status string) (Finished, bool) {
 }
 
 func (s *Session) finishLocked(reason, status string) {
-	s.ended, s.end, s.reason, s.record = true, s.table.cfg.Clock(), reason, newRecordID()
+	s.ended, s.end, s.reason, s.record = true, s.table.cfg.Clock(), reason, cmp.Or(s.record, newRecordID())
 	for _, st := range s.streams {
 		st.close(status, s.end)
 	}
@@ -125,7 +125,10 @@ func (s *Session) write(d *draft) {
 	d.doc = report.Session{
 		CallID: report.Text(s.callID), FromTag: report.Text(s.fromTag), FromURI: report.Text(s.fromURI), ToURI: report.Text(s.toURI),
 		CallerUA: agent(s.agents[media.Caller]), CalleeUA: agent(s.agents[media.Callee]), Streams: []report.Stream{},
-		RecordID: s.record, Reason: s.reason, DialogID: report.Text(s.dialogID), Relay: s.table.cfg.Relay,
+		Reason: s.reason, DialogID: report.Text(s.dialogID), Relay: s.table.cfg.Relay,
+	}
+	if s.ended {
+		d.doc.RecordID = s.record
 	}
 	if s.toTag != "" {
 		d.toTag = report.Text(s.toTag)
@@ -195,7 +198,7 @@ type spelled struct {
 func (s *spelled) of(addr netip.AddrPort) string {
 	switch {
 	case !addr.IsValid():
-		return "Unknown"
+		return report.Unknown
 	case s.text == "" || s.addr != addr:
 		s.addr, s.text = addr, addr.String()
 	}
@@ -204,7 +207,7 @@ func (s *spelled) of(addr netip.AddrPort) string {
 
 func agent(ua string) string {
 	if ua == "" {
-		return "Unknown"
+		return report.Unknown
 	}
 	return report.Text(ua)
 }

@@ -46,7 +46,7 @@ type Session struct {
 	end     time.Time
 	ended   bool
 	reason  string
-	record  string
+	record  string // id of the report; empty: made when the session ends
 }
 
 // pair is the CSeq of both parties at an offer. They count on their own, so an
@@ -93,7 +93,7 @@ const keptOffers = 16
 func newSession(t *Table, u control.Update, order uint64) *Session {
 	now := t.cfg.Clock()
 	return &Session{table: t, order: order, callID: u.CallID, fromTag: u.FromTag, created: now, changed: now,
-		fromURI: u.FromURI, toURI: u.ToURI, username: u.Signaling.Username}
+		fromURI: u.FromURI, toURI: u.ToURI, username: u.Signaling.Username, record: u.RecordID}
 }
 
 // speaker says who sent a message's SDP and which party's CSeq it has.

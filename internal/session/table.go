@@ -100,7 +100,11 @@ type Finished struct {
 
 // Call names a session, without its statistics. Its owner is the dispatcher that served it
 // last.
-type Call struct{ CallID, FromTag, ToTag, DialogID, Owner string }
+type Call struct {
+	CallID, FromTag, ToTag, DialogID, Owner string
+	RecordID, FromURI, ToURI, Username      string
+	Start                                   time.Time // first answer; zero: none
+}
 
 // Update applies one SIP message and returns the ports to write into its SDP.
 // owner is the dispatcher that asks, whose call it is from now on; before is the call as
@@ -123,7 +127,8 @@ func (t *Table) Update(u control.Update, owner string, mayCreate bool) (answer c
 }
 
 func (s *Session) callLocked() Call {
-	return Call{CallID: s.callID, FromTag: s.fromTag, ToTag: s.toTag, DialogID: s.dialogID, Owner: s.owner}
+	return Call{CallID: s.callID, FromTag: s.fromTag, ToTag: s.toTag, DialogID: s.dialogID, Owner: s.owner,
+		RecordID: s.record, FromURI: s.fromURI, ToURI: s.toURI, Username: s.username, Start: s.start}
 }
 
 // applyLocked gives a message to a locked session and unlocks it. A session that

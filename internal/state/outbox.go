@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -34,12 +35,14 @@ type Config struct {
 	Dir     string        // of the outbox alone; required
 	MaxDisk int64         // bytes, 4 GiB
 	Handle  time.Duration // how long the handler of one record may take, 60 s
+	Reserve int64         // bytes that have to stay free on the disk, 16 MiB
 	Silence time.Duration // of a process that handles a record, after which another one gets it, 10 s
 }
 
 func (c *Config) setDefaults() {
 	c.MaxDisk = cmp.Or(c.MaxDisk, 4<<30)
 	c.Handle = cmp.Or(c.Handle, time.Minute)
+	c.Reserve = cmp.Or(c.Reserve, 16<<20)
 	c.Silence = cmp.Or(c.Silence, 10*time.Second)
 }
 
@@ -52,15 +55,29 @@ const (
 	sameRecord   = 10 * time.Minute // within which a record that is added again is known
 )
 
+// recordOverhead is about what a record has besides its document.
+const recordOverhead = 200
+
 // Outbox is open until Close. Its methods may be called from anywhere.
 type Outbox struct {
 	cfg          Config
 	log          *slog.Logger
-	node         *node // nil: the cluster's
-	js           jetstream.JetStream
 	name, prefix string // of its stream, and of its subjects
-	stream       jetstream.Stream
+	disk         disk
 	patience     time.Duration // with a cluster that elects a leader
+	healing      chan struct{} // closed by Close; nil: not ours to heal
+	healed       sync.WaitGroup
+
+	mu     sync.RWMutex // guards what follows
+	store  store
+	broken error // why nothing can be kept until the store is opened again
+}
+
+// store is what a node keeps an outbox in.
+type store struct {
+	node   *node // nil: the cluster's
+	js     jetstream.JetStream
+	stream jetstream.Stream
 }
 
 // Open makes the outbox, or finds what a former process left in it.
@@ -69,34 +86,77 @@ func Open(cfg Config, log *slog.Logger) (_ *Outbox, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the outbox's folder: %w", err)
 	}
-	o := &Outbox{cfg: cfg, log: log, name: localStream, prefix: localPrefix}
-	o.node, err = startNode(&server.Options{
-		ServerName: "mediaproxy", DontListen: true, StoreDir: cfg.Dir,
-		JetStreamMaxStore: cfg.MaxDisk + cfg.MaxDisk/4, JetStreamMaxMemory: 64 << 20,
-	}, log, "outbox")
-	if err != nil {
-		return nil, fmt.Errorf("open the outbox in %s: %w", cfg.Dir, err)
+	o := &Outbox{cfg: cfg, log: log, name: localStream, prefix: localPrefix, disk: disk{dir: cfg.Dir, reserve: cfg.Reserve}}
+	if err := o.openStore(); err != nil {
+		return nil, err
 	}
-	o.js = o.node.js
-	ctx, cancel := context.WithTimeout(context.Background(), startTime)
-	defer cancel()
-	if err = o.make(ctx, 1); err != nil {
-		return nil, errors.Join(fmt.Errorf("open the outbox in %s: %w", cfg.Dir, err), o.Close())
-	}
+	o.healing = make(chan struct{})
+	o.healed.Go(o.heal)
 	return o, nil
 }
 
-// make makes the stream, or finds it.
-func (o *Outbox) make(ctx context.Context, replicas int) error {
-	if err := checkSchema(ctx, o.js, o.name); err != nil {
+// openStore opens the server of this process. If that fails because of what the server noted
+// of receivers, it goes without: they may get again what they have handled.
+func (o *Outbox) openStore() error {
+	err := o.tryStore()
+	if err == nil || errors.Is(err, ErrNewer) {
 		return err
 	}
-	stream, err := o.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	put, gone := putNotesAside(o.cfg.Dir, o.name)
+	if gone != nil {
+		return errors.Join(err, gone)
+	}
+	if put == "" {
+		return err
+	}
+	o.log.Error("what the outbox noted of its receivers is damaged; it goes on without, and some records may come twice", "error", err, "notes", put)
+	return o.tryStore()
+}
+
+func (o *Outbox) tryStore() error {
+	if err := repair(o.cfg.Dir, o.name, o.prefix, o.log); err != nil {
+		return fmt.Errorf("open the outbox in %s: %w", o.cfg.Dir, err)
+	}
+	node, err := startNode(&server.Options{
+		ServerName: "mediaproxy", DontListen: true, StoreDir: o.cfg.Dir,
+		JetStreamMaxStore: o.cfg.MaxDisk + o.cfg.MaxDisk/4, JetStreamMaxMemory: 64 << 20,
+	}, o.log, "outbox")
+	if err != nil {
+		return fmt.Errorf("open the outbox in %s: %w", o.cfg.Dir, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
+	if err = o.make(ctx, store{node: node, js: node.js}, 1); err != nil {
+		node.close()
+		return fmt.Errorf("open the outbox in %s: %w", o.cfg.Dir, err)
+	}
+	return nil
+}
+
+// make makes the stream, or finds it.
+func (o *Outbox) make(ctx context.Context, s store, replicas int) error {
+	if err := checkSchema(ctx, s.js, o.name); err != nil {
+		return err
+	}
+	stream, err := s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: o.name, Subjects: []string{o.prefix + ">"}, Storage: jetstream.FileStorage, Retention: jetstream.WorkQueuePolicy,
 		MaxBytes: o.cfg.MaxDisk, Discard: jetstream.DiscardNew, Duplicates: sameRecord, Replicas: replicas, Metadata: schemaMetadata(),
 	})
-	o.stream = stream
-	return err
+	if err != nil {
+		return err
+	}
+	s.stream = stream
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.store, o.broken = s, nil
+	return nil
+}
+
+// now is the store, and why nothing can be kept in it.
+func (o *Outbox) now() (store, error) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	return o.store, o.broken
 }
 
 // Add keeps a record for each of the receivers. After nil it outlives the process and the
@@ -105,16 +165,37 @@ func (o *Outbox) make(ctx context.Context, replicas int) error {
 func (o *Outbox) Add(ctx context.Context, id string, data []byte, receivers ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, addTime)
 	defer cancel()
-	for _, receiver := range receivers {
+	s, err := o.now()
+	if err == nil {
+		err = o.disk.room(len(receivers) * (len(data) + recordOverhead))
+	}
+	if err != nil {
+		return fmt.Errorf("keep record %s: %w", id, err)
+	}
+	kept := make([]jetstream.PubAckFuture, len(receivers))
+	for i, receiver := range receivers {
 		m := &nats.Msg{Subject: o.prefix + receiver, Data: data, Header: nats.Header{headerID: {id}}}
 		options := []jetstream.PublishOpt{jetstream.WithMsgID(receiver + " " + id)}
 		if o.patience > 0 {
 			options = append(options, jetstream.WithRetryWait(publishAgain), jetstream.WithRetryAttempts(int(o.patience/publishAgain)))
 		}
-		if _, err := o.js.PublishMsg(ctx, m, options...); err != nil {
-			if strings.Contains(err.Error(), "maximum bytes exceeded") {
-				err = fmt.Errorf("%w (%d bytes): %w", ErrFull, o.cfg.MaxDisk, err)
-			}
+		if kept[i], err = s.js.PublishMsgAsync(m, options...); err != nil {
+			return fmt.Errorf("keep record %s for %s: %w", id, receiver, err)
+		}
+	}
+	for i, receiver := range receivers {
+		err = nil
+		select {
+		case <-kept[i].Ok():
+		case err = <-kept[i].Err():
+		case <-ctx.Done():
+			err = ctx.Err()
+			o.suspect(err)
+		}
+		if err != nil && strings.Contains(err.Error(), "maximum bytes exceeded") {
+			err = fmt.Errorf("%w (%d bytes): %w", ErrFull, o.cfg.MaxDisk, err)
+		}
+		if err != nil {
 			return fmt.Errorf("keep record %s for %s: %w", id, receiver, err)
 		}
 	}
@@ -139,14 +220,18 @@ type Queue struct {
 
 // Queue tells what waits for a receiver.
 func (o *Outbox) Queue(ctx context.Context, receiver string) (q Queue, err error) {
-	info, err := o.stream.Info(ctx, jetstream.WithSubjectFilter(o.prefix+receiver))
+	s, err := o.now()
+	if err != nil {
+		return q, err
+	}
+	info, err := s.stream.Info(ctx, jetstream.WithSubjectFilter(o.prefix+receiver))
 	if err != nil {
 		return q, fmt.Errorf("look at what waits for %s: %w", receiver, err)
 	}
 	if q.Waiting = info.State.Subjects[o.prefix+receiver]; q.Waiting == 0 {
 		return q, nil
 	}
-	oldest, err := o.stream.GetMsg(ctx, 0, jetstream.WithGetMsgSubject(o.prefix+receiver))
+	oldest, err := s.stream.GetMsg(ctx, 0, jetstream.WithGetMsgSubject(o.prefix+receiver))
 	if errors.Is(err, jetstream.ErrMsgNotFound) { // it was handled meanwhile
 		return Queue{}, nil
 	}
@@ -159,7 +244,11 @@ func (o *Outbox) Queue(ctx context.Context, receiver string) (q Queue, err error
 
 // Receivers are all for whom something waits, whoever they are.
 func (o *Outbox) Receivers(ctx context.Context) (map[string]uint64, error) {
-	info, err := o.stream.Info(ctx, jetstream.WithSubjectFilter(o.prefix+">"))
+	s, err := o.now()
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.stream.Info(ctx, jetstream.WithSubjectFilter(o.prefix+">"))
 	if err != nil {
 		return nil, fmt.Errorf("look at the outbox: %w", err)
 	}
@@ -172,8 +261,12 @@ func (o *Outbox) Receivers(ctx context.Context) (map[string]uint64, error) {
 
 // Close leaves what waits to the next process.
 func (o *Outbox) Close() error {
-	if o.node != nil {
-		o.node.close()
+	if o.healing != nil {
+		close(o.healing)
+		o.healed.Wait()
+	}
+	if s, _ := o.now(); s.node != nil {
+		s.node.close()
 	}
 	return nil
 }

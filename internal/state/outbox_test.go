@@ -17,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 )
 
+var quiet = slog.New(slog.DiscardHandler)
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("STATE_TEST_WRITER"); dir != "" {
 		writeUntilKilled(dir)
@@ -51,6 +53,18 @@ func open(t *testing.T, cfg Config) *Outbox {
 	return o
 }
 
+// openSaying opens an outbox whose log can be read.
+func openSaying(t *testing.T, dir string) (*Outbox, func() string) {
+	t.Helper()
+	log := &lines{}
+	o, err := Open(Config{Dir: dir}, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.Close() })
+	return o, log.String
+}
+
 // receiver collects what it is given, until the test ends.
 type receiver struct {
 	mu   sync.Mutex
@@ -63,7 +77,7 @@ func receive(t *testing.T, o *Outbox, name string, fail func(Record) error) *rec
 	r := &receiver{fail: fail}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- o.Receive(ctx, name, r.handle) }()
+	go func() { done <- o.Receive(ctx, name, Handler{One: r.handle}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -167,6 +181,55 @@ func TestFailedRecordComesAgain(t *testing.T) {
 	}
 }
 
+// A receiver that can gets what waits in few portions, in order. One bad record holds up
+// no other.
+func TestManyAtOnce(t *testing.T) {
+	o := open(t, Config{Dir: t.TempDir()})
+	const all = 300
+	for i := range all {
+		add(t, o, fmt.Sprint("r", i), "a")
+	}
+	var mu sync.Mutex
+	var stored []string
+	portions := 0
+	take := func(list ...Record) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, r := range list {
+			if r.ID == "r7" && r.Tries < 3 {
+				return errors.New("not this one")
+			}
+		}
+		portions++
+		for _, r := range list {
+			stored = append(stored, r.ID)
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- o.Receive(ctx, "a", Handler{
+			One:  func(_ context.Context, r Record) error { return take(r) },
+			Many: func(_ context.Context, list []Record) error { return take(list...) }})
+	}()
+	eventually(t, "all are handled", func() bool { return waiting(t, o, "a") == 0 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if portions > 30 {
+		t.Errorf("%d portions for %d records", portions, all)
+	}
+	if !slices.Equal(stored[:7], []string{"r0", "r1", "r2", "r3", "r4", "r5", "r6"}) {
+		t.Errorf("began with %v", stored[:7])
+	}
+	slices.Sort(stored)
+	if n := len(stored); n != all || len(slices.Compact(stored)) != all {
+		t.Errorf("%d records stored, want %d, each once", n, all)
+	}
+}
+
 // A process that ends while it handles a record leaves it to the next one, which need not
 // wait until the first would have been late.
 func TestEndsWhileHandling(t *testing.T) {
@@ -176,7 +239,7 @@ func TestEndsWhileHandling(t *testing.T) {
 		add(t, o, "r", "a")
 		began := make(chan struct{})
 		receive(t, o, "a", func(Record) error {
-			o.node.conn.Close() // nothing it says is heard
+			o.store.node.conn.Close() // nothing it says is heard
 			close(began)
 			return errors.New("too late")
 		})

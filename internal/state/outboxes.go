@@ -41,7 +41,7 @@ func (c *Cluster) Outboxes(local *Outbox) *Outboxes {
 		c.wg.Go(func() {
 			own := c.outbox(sharedStream + safe(c.cfg.Name))
 			c.until("open the outbox of this dispatcher", func(ctx context.Context) error {
-				if err := own.make(ctx, c.cfg.Replicas); err != nil {
+				if err := own.make(ctx, store{js: c.node.js}, c.cfg.Replicas); err != nil {
 					return err
 				}
 				b.mu.Lock()
@@ -58,7 +58,7 @@ func (c *Cluster) Outboxes(local *Outbox) *Outboxes {
 func (c *Cluster) outbox(stream string) *Outbox {
 	cfg := Config{MaxDisk: c.cfg.MaxDisk}
 	cfg.setDefaults()
-	o := &Outbox{cfg: cfg, log: c.log, js: c.node.js, name: stream, patience: addTime}
+	o := &Outbox{cfg: cfg, log: c.log, name: stream, patience: addTime, store: store{js: c.node.js}}
 	o.prefix = sharedPrefix + strings.TrimPrefix(stream, sharedStream) + "."
 	return o
 }
@@ -96,7 +96,7 @@ func (b *Outboxes) all(ctx context.Context) (list []*Outbox, err error) {
 			continue
 		}
 		o := b.cluster.outbox(info.Config.Name)
-		if o.stream, err = o.js.Stream(ctx, o.name); err != nil {
+		if o.store.stream, err = o.store.js.Stream(ctx, o.name); err != nil {
 			return list, err
 		}
 		list = append(list, o)
@@ -104,9 +104,9 @@ func (b *Outboxes) all(ctx context.Context) (list []*Outbox, err error) {
 	return list, streams.Err()
 }
 
-// Each runs what receives on every outbox that there is or will be, each in a goroutine of
+// each runs what receives on every outbox that there is or will be, each in a goroutine of
 // its own, until ctx ends.
-func (b *Outboxes) Each(ctx context.Context, what string, receive func(context.Context, *Outbox) error) {
+func (b *Outboxes) each(ctx context.Context, what string, receive func(context.Context, *Outbox) error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	known := map[string]bool{}
@@ -135,18 +135,26 @@ func (b *Outboxes) Each(ctx context.Context, what string, receive func(context.C
 
 // Receive gives a receiver all records, from all outboxes, one after the other, see
 // Outbox.Receive.
-func (b *Outboxes) Receive(ctx context.Context, receiver string, handle func(context.Context, Record) error) error {
+func (b *Outboxes) Receive(ctx context.Context, receiver string, h Handler) error {
 	turn := make(chan struct{}, 1)
-	one := func(ctx context.Context, r Record) error {
+	inTurn := func(ctx context.Context, handle func() error) error {
 		select {
 		case turn <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		defer func() { <-turn }()
-		return handle(ctx, r)
+		return handle()
 	}
-	b.Each(ctx, receiver, func(ctx context.Context, o *Outbox) error { return o.Receive(ctx, receiver, one) })
+	one := Handler{One: func(ctx context.Context, r Record) error {
+		return inTurn(ctx, func() error { return h.One(ctx, r) })
+	}}
+	if h.Many != nil {
+		one.Many = func(ctx context.Context, list []Record) error {
+			return inTurn(ctx, func() error { return h.Many(ctx, list) })
+		}
+	}
+	b.each(ctx, receiver, func(ctx context.Context, o *Outbox) error { return o.Receive(ctx, receiver, one) })
 	return nil
 }
 

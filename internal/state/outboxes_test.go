@@ -29,7 +29,7 @@ func (o office) collect(t *testing.T, receiver string, handle func(Record) error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = o.all.Receive(ctx, receiver, func(_ context.Context, r Record) error {
+		_ = o.all.Receive(ctx, receiver, Handler{One: func(_ context.Context, r Record) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if err := handle(r); err != nil {
@@ -37,7 +37,7 @@ func (o office) collect(t *testing.T, receiver string, handle func(Record) error
 			}
 			got = append(got, r.ID)
 			return nil
-		})
+		}})
 	}()
 	stop = func() { cancel(); <-done }
 	t.Cleanup(stop)

@@ -53,7 +53,7 @@ func TestFirstLayoutIsReadOn(t *testing.T) {
 	if got := r.ids(); !slices.Equal(got, append(want, "new")) {
 		t.Errorf("got %v", got)
 	}
-	if got := o.stream.CachedInfo().Config.Metadata[metadataSchema]; got != "1" {
+	if got := o.store.stream.CachedInfo().Config.Metadata[metadataSchema]; got != "1" {
 		t.Errorf("schema %q is noted", got)
 	}
 }

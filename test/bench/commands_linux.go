@@ -57,6 +57,17 @@ func commandsPerSecond(s *settings) (rows []row, err error) {
 
 // pairs has all connections ask as fast as they are answered.
 func pairs(socket string, d time.Duration) (perSecond float64, err error) {
+	return calls(socket, d, func(p *proxy, id string) error {
+		if _, err := p.port(update(id, control.KindRequest, onLoopback(30000))); err != nil {
+			return err
+		}
+		_, err := p.do(remove(id))
+		return err
+	})
+}
+
+// calls has all connections make calls as fast as they are answered.
+func calls(socket string, d time.Duration, call func(*proxy, string) error) (perSecond float64, err error) {
 	proxies, err := dialProxies(socket, connections)
 	if err != nil {
 		return 0, err
@@ -74,10 +85,7 @@ func pairs(socket string, d time.Duration) (perSecond float64, err error) {
 			defer wg.Done()
 			for n := 0; time.Since(began) < d; n++ {
 				id := fmt.Sprintf("pair-%d-%d-%d@bench", began.UnixNano(), i, n)
-				if _, errs[i] = p.port(update(id, control.KindRequest, onLoopback(30000))); errs[i] != nil {
-					return
-				}
-				if _, errs[i] = p.do(remove(id)); errs[i] != nil {
+				if errs[i] = call(p, id); errs[i] != nil {
 					return
 				}
 				counts[i]++

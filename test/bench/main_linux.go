@@ -30,6 +30,7 @@ type measurement struct {
 
 var measurements = []measurement{
 	{"commands", commandsPerSecond},
+	{"accounting", accountedCalls},
 	{"latency", updateLatency},
 	{"cpu", cpuPerPacket},
 	{"path", processorPerPacket},

@@ -35,7 +35,12 @@ type place struct {
 	bed  *traffic.Bed // nil: loopback
 	core int          // the only processor it may use, -1: any
 	wide bool         // a relay has nearly all ports, on loopback of IPv6 as well
+	accounts
 }
+
+// accounts are the back-ends of accounting. A cluster that has some runs beside one that has
+// none, so its relay has an address of its own.
+type accounts struct{ backends, webhook string }
 
 var loopback = place{core: -1}
 
@@ -48,7 +53,10 @@ func (p place) do(f func() error) error {
 }
 
 func (p place) addr() netip.Addr {
-	if p.bed == nil {
+	switch {
+	case p.bed == nil && p.backends != "":
+		return netip.MustParseAddr("127.0.0.3")
+	case p.bed == nil:
 		return netip.MustParseAddr("127.0.0.1")
 	}
 	return traffic.RelayAddr
@@ -163,6 +171,7 @@ listen_management = 127.0.0.1:%[3]d
 management_use_tls = no
 log_level = WARNING
 state_dir = %[1]s/state
+accounting = %[9]s
 
 [Relay]
 dispatchers = 127.0.0.1:%[2]d
@@ -179,6 +188,9 @@ stream_timeout = 3600
 
 [TLS]
 certs_path = %[1]s/tls
+
+[Webhook]
+url = %[10]s
 `
 
 // Ports of the relay and of rtpengine: above what loopback clients of other
@@ -192,7 +204,7 @@ const (
 )
 
 // startCluster runs dispatcher and relay and waits for their link.
-func startCluster(s *settings, at place, fastPath string) (c *cluster, err error) {
+func startCluster(s *settings, at place, fastPath string) (_ *cluster, err error) {
 	program, err := filepath.Abs(s.program)
 	if err != nil {
 		return nil, err
@@ -200,7 +212,7 @@ func startCluster(s *settings, at place, fastPath string) (c *cluster, err error
 	if _, err := os.Stat(program); err != nil {
 		return nil, fmt.Errorf("%w (make build makes it)", err)
 	}
-	c = &cluster{place: at}
+	c := &cluster{place: at}
 	defer func() {
 		if err != nil {
 			c.stop()
@@ -225,7 +237,7 @@ func startCluster(s *settings, at place, fastPath string) (c *cluster, err error
 			ips += ", ::1"
 		}
 	}
-	text := fmt.Sprintf(configuration, c.dir, free[0], free[1], first, relayPortsEnd, ips, fastPath, c.pins())
+	text := fmt.Sprintf(configuration, c.dir, free[0], free[1], first, relayPortsEnd, ips, fastPath, c.pins(), at.backends, at.webhook)
 	if err := os.WriteFile(c.dir+"/config.ini", []byte(text), 0o600); err != nil {
 		return nil, err
 	}

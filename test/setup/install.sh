@@ -9,12 +9,13 @@ set -eu
 # gcc and libc6-dev: go test -race.   kamailio*, sip-tester: the SIP lab.
 # nftables, iproute2, tcpdump: NAT and namespaces of the end-to-end tests.
 # openssl, gnutls-bin: foreign TLS stacks that must be able to read our certificates.
-# systemd: systemd-analyze checks the unit files.
+# e2fsprogs: a disk that meets an error.   systemd: systemd-analyze checks the unit files.
 # ethtool, libcap2-bin: what `mediaproxy doctor` finds, and the commands that it prints.
+# freeradius: stores finished calls, and its dictionaries are read.
 # clang-14 and llvm-14: the kernel program is built again and compared; other versions
 # make other bytes.
 packages="gcc libc6-dev kamailio kamailio-extra-modules sip-tester python3 util-linux
-iproute2 nftables tcpdump openssl gnutls-bin systemd ethtool libcap2-bin clang-14 llvm-14"
+iproute2 nftables tcpdump e2fsprogs openssl gnutls-bin systemd ethtool libcap2-bin freeradius clang-14 llvm-14"
 [ "${1:-}" = bench ] && packages="$packages rtpengine-daemon linux-perf"
 
 missing=""
@@ -82,6 +83,8 @@ check "nft" command -v nft
 check "ip" command -v ip
 check "ethtool" command -v ethtool
 check "setcap" command -v setcap
+check "freeradius" /usr/sbin/freeradius -v
+check "the dictionaries of freeradius" test -f /usr/share/freeradius/dictionary
 [ "$(id -u)" != 0 ] || check "the BPF file system at /sys/fs/bpf" bpffs
 [ "${1:-}" != bench ] || check "rtpengine" command -v rtpengine
 exit $bad

@@ -13,6 +13,7 @@ type licence struct {
 	name   string // SPDX identifier
 	text   string
 	notice string // the module's own NOTICE, which Apache-2.0 section 4(d) passes on
+	source string // where it can be had, for licences that ask to say so
 }
 
 var fileNames = []string{"LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING", "License"}
@@ -49,12 +50,12 @@ func identify(text string) (string, error) {
 	flat := strings.ToLower(strings.Join(strings.Fields(text), " "))
 	has := func(s string) bool { return strings.Contains(flat, s) }
 	switch {
+	case strings.HasPrefix(flat, "mozilla public license version 2.0"): // it names GNU licences as others that may apply
+		return "MPL-2.0", nil
 	case has("gnu general public license") || has("gnu lesser") || has("gnu affero"):
 		return "", errors.New("GNU licence: may not be linked into this program")
 	case has("apache license version 2.0"), has("apache license, version 2.0"):
 		return "Apache-2.0", nil
-	case has("mozilla public license") && has("version 2.0"):
-		return "MPL-2.0", nil
 	case has("permission to use, copy, modify, and/or distribute this software for any purpose"):
 		return "ISC", nil
 	case has("permission is hereby granted, free of charge"):

@@ -133,6 +133,9 @@ func render(modules []module) ([]byte, error) {
 			bad = append(bad, fmt.Errorf("%s %s: %w", m.Path, m.Version, err))
 			continue
 		}
+		if l.name == "MPL-2.0" { // whose section 3.2 asks to say where the source is
+			l.source = "https://proxy.golang.org/" + m.Path + "/@v/" + m.Version + ".zip"
+		}
 		writeModule(&out, m.Path+" "+m.Version, l)
 	}
 	return out.Bytes(), errors.Join(bad...)
@@ -140,6 +143,9 @@ func render(modules []module) ([]byte, error) {
 
 func writeModule(out *bytes.Buffer, title string, l licence) {
 	fmt.Fprintf(out, "\n%s\n%s\nLicence: %s\n", strings.Repeat("=", 80), title, l.name)
+	if l.source != "" {
+		fmt.Fprintf(out, "Its source: %s\n", l.source)
+	}
 	if l.name != "Apache-2.0" {
 		fmt.Fprintf(out, "\n%s\n", l.text)
 	}

@@ -17,13 +17,14 @@ func TestPages(t *testing.T) {
 		}
 	}
 	for page, want := range map[string]string{
-		"mediaproxy.8":        "mediaproxy-up(8)",
-		"mediaproxy-up.8":     "port-range",
-		"mediaproxy-relay.8":  "config-dir",
-		"mediaproxy-check.8":  "Exit codes",
-		"mediaproxy-doctor.8": "Exit codes",
-		"media-dispatcher.8":  "no-fork",
-		"media-relay.8":       "systemd",
+		"mediaproxy.8":                  "mediaproxy-up(8)",
+		"mediaproxy-up.8":               "port-range",
+		"mediaproxy-relay.8":            "config-dir",
+		"mediaproxy-check.8":            "Exit codes",
+		"mediaproxy-doctor.8":           "Exit codes",
+		"mediaproxy-bench-dispatcher.8": "Exit codes",
+		"media-dispatcher.8":            "no-fork",
+		"media-relay.8":                 "systemd",
 	} {
 		text, err := os.ReadFile(filepath.Join(first, page))
 		if err != nil {

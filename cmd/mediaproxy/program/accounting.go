@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/mediaproxy/internal/accounting"
+	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/report"
 	"example.org/mediaproxy/internal/state"
 )
@@ -24,7 +25,7 @@ func (h *host) openAccounting(others *cluster) (b books, err error) {
 	if len(names) == 0 {
 		return b, nil
 	}
-	backends, err := accounting.Open(names, h.cfg, h.log)
+	backends, err := accounting.Open(names, withPaths(h.cfg, h.dirs), h.log)
 	if err != nil {
 		return b, err
 	}
@@ -38,6 +39,14 @@ func (h *host) openAccounting(others *cluster) (b books, err error) {
 		b.accounting = accounting.New(backends, others.Outboxes(b.outbox), h.log)
 	}
 	return b, nil
+}
+
+// withPaths is a configuration in which the paths that back-ends read are found.
+func withPaths(cfg *config.Config, dirs config.Dirs) *config.Config {
+	c := *cfg
+	c.Radius.ConfigFile = dirs.Find(c.Radius.ConfigFile)
+	c.Radius.AdditionalDictionary = dirs.Find(c.Radius.AdditionalDictionary)
+	return &c
 }
 
 func (b books) finished(s report.Session) error {

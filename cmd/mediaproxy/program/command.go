@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"example.org/mediaproxy/cmd/mediaproxy/bench"
 	"example.org/mediaproxy/cmd/mediaproxy/certs"
 	"example.org/mediaproxy/cmd/mediaproxy/ctl"
 	"example.org/mediaproxy/cmd/mediaproxy/version"
@@ -93,7 +94,7 @@ Exit codes: 0 done, 1 failed, 2 mistake in the command line.`,
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.AddCommand(upCommand(), dispatcherCommand(), relayCommand(), ctl.Command(), certs.Command(), checkCommand(),
-		doctorCommand(), versionCommand())
+		doctorCommand(), bench.Command(), versionCommand())
 	return root
 }
 

@@ -30,6 +30,7 @@ func dispatcherCommand() *cobra.Command {
 		},
 	}
 	o.addService(cmd)
+	o.addAlone(cmd)
 	return cmd
 }
 
@@ -97,6 +98,8 @@ func (h *host) dispatcherRoom(store *pki.Store, listen netip.AddrPort) (room, *d
 		Shared:     others.shared(),
 		Peers:      others.peers(),
 		Cluster:    others.status(),
+
+		LostCallsFile: filepath.Join(h.stateDir, "lost-calls.json"),
 	}, h.log)
 	if err == nil {
 		err = others.answer(d)

@@ -16,6 +16,7 @@ type options struct {
 	name string // of the program, in logs and file names
 
 	configDir   string
+	alone       bool // no other configuration than that of configDir
 	runtimeDir  string
 	debug       bool
 	systemd     bool
@@ -55,6 +56,15 @@ func (o *options) addService(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&o.systemd, "systemd", false, "stay in the foreground and log to the journal")
 	flags.BoolVar(&o.debugMemory, "debug-memory", false, "report the memory in use at the end")
+}
+
+// addAlone declares the option with which a measurement keeps the host's own configuration
+// out of what it measures.
+func (o *options) addAlone(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.alone, "alone", false, "read no other configuration than that of --config-dir")
+	if err := cmd.Flags().MarkHidden("alone"); err != nil {
+		panic(err) // the flag is not declared
+	}
 }
 
 // takeOutput has the command's writers used.

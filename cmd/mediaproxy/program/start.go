@@ -2,6 +2,7 @@ package program
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"syscall"
 
 	"example.org/mediaproxy/cmd/mediaproxy/logs"
+	"example.org/mediaproxy/internal/accounting"
 	"example.org/mediaproxy/internal/config"
 	"example.org/mediaproxy/internal/pki"
 )
@@ -32,6 +34,12 @@ func newHost(o *options, role config.Role) (*host, error) {
 		return nil, err
 	}
 	h := &host{options: o, dirs: config.FindDirs(o.configDir, o.started), level: new(slog.LevelVar)}
+	if o.alone {
+		if o.configDir == "" {
+			return nil, errors.New("--alone: name the folder of the configuration with --config-dir")
+		}
+		h.dirs = config.Dirs{System: o.configDir, Local: o.configDir}
+	}
 	cfg, problems := readConfig(h.dirs, role)
 	h.cfg = cfg
 	common := commonSettings(cfg, role)
@@ -72,7 +80,11 @@ func readConfig(dirs config.Dirs, role config.Role) (*config.Config, config.Prob
 	if err := checkCredentials(cfg.Cluster.Credentials); err != nil {
 		problems = append(problems, cfg.Invalid("Cluster", "credentials", err))
 	}
-	return cfg, problems.For(role)
+	problems = problems.For(role)
+	if role&config.RoleDispatcher != 0 {
+		problems = append(problems, accounting.Check(withPaths(cfg, dirs))...)
+	}
+	return cfg, problems
 }
 
 // parsePassport reads a passport of the configuration, where none is empty.

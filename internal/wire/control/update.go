@@ -24,6 +24,7 @@ type Update struct {
 	DialogID   string // as the SIP proxy's module printed it, empty without dialog
 	Signaling  Signaling
 	MediaRelay string // preferred relay, name or address; empty: none
+	RecordID   string // of the report that a call made by this update will get; only between programs that speak link/2
 
 	// HasMedia is false when the SIP message had no SDP (or an unreadable
 	// one). Media may be empty only then.

@@ -31,7 +31,8 @@ const (
 	HeaderOffset  = "offset"
 	HeaderAfter   = "after" // of sessions: the next of the page before
 	HeaderCancel  = "cancel"
-	HeaderPlain   = "plain" // of sessions: yes = without what only link/2 carries
+	HeaderRecord  = "record_id" // of update: what the report of a call that it makes is called
+	HeaderPlain   = "plain"     // of sessions: yes = without what only link/2 carries
 )
 
 const (

@@ -58,6 +58,13 @@ type Call struct {
 	ToTag    string `json:"to_tag"`
 	DialogID string `json:"dialog_id"`
 	Owner    string `json:"owner"` // name of the dispatcher that served it last
+
+	// For the record of a call whose relay is lost before it reports it.
+	RecordID  string  `json:"record_id,omitempty"`
+	StartTime float64 `json:"start_time,omitempty"` // UNIX seconds of the first answer; 0: none yet
+	FromURI   string  `json:"from_uri,omitempty"`
+	ToURI     string  `json:"to_uri,omitempty"`
+	Username  string  `json:"username,omitempty"`
 }
 
 // maxName keeps names printable on one line of a log.
