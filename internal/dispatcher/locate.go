@@ -61,20 +61,29 @@ func (d *Dispatcher) locate(w wanted, named string) bool {
 			others = append(others, l)
 		}
 	}
+	var hinted located
 	if len(first) > 0 {
 		// Half of the time for it: in the worst case all the others have the other half.
-		if found := d.askForCall(first, w, deadline.Add(-d.cfg.LocateTimeout/2)); found.link != nil {
+		if hinted = d.askForCall(first, w, deadline.Add(-d.cfg.LocateTimeout/2)); w.proven(hinted) {
 			d.count.hinted.Add(1)
-			d.adoptLocated(found, w.callID)
+			d.adoptLocated(hinted, w.callID)
 			return true
 		}
 	}
 	found := d.askForCall(others, w, deadline)
+	if hinted.link != nil && !w.proven(found) {
+		found = hinted
+	}
 	if found.link != nil {
 		d.adoptLocated(found, w.callID)
 	}
 	return found.link != nil
 }
+
+// proven says whether a call that was found is the one wanted. One that never heard of its
+// answer is so only if no other relay has it: the offer was perhaps made twice, when the
+// answer to the first was lost with its dispatcher.
+func (w wanted) proven(found located) bool { return found.link != nil && (found.sure || w.toTag == "") }
 
 // hintShare of the time for a search is what the shared map has to answer.
 const hintShare = 5
@@ -93,9 +102,8 @@ func (d *Dispatcher) hint(callID string) string {
 	return string(name)
 }
 
-// askForCall asks relays at once and returns the first that has the call. One that never
-// heard of its answer counts only if no other has it: the offer was perhaps made twice, when
-// the answer to the first was lost with its dispatcher.
+// askForCall asks relays at once and returns the first that has the call, if that is proven,
+// else one that may be it.
 func (d *Dispatcher) askForCall(links []*link, w wanted, deadline time.Time) (best located) {
 	answers := make(chan located, len(links))
 	for _, l := range links {
@@ -109,7 +117,7 @@ func (d *Dispatcher) askForCall(links []*link, w wanted, deadline time.Time) (be
 	for range links {
 		select {
 		case found := <-answers:
-			if found.link != nil && (found.sure || w.toTag == "") {
+			if w.proven(found) {
 				return found
 			}
 			if best.link == nil {

@@ -30,7 +30,9 @@ func (d *Dispatcher) remove(ctx context.Context, hs []control.Header, peer bool)
 			}
 			searched = true
 		case todo == leaveUnknown:
-			d.noteUnheard(r)
+			if !peer { // it does so itself
+				d.noteUnheard(r)
+			}
 			return "", errUnknownCall
 		case todo == leaveWait:
 			if err := waitUntil(ctx, wait, deadline); err != nil {

@@ -94,6 +94,29 @@ func TestSharedMapNamesTheRelay(t *testing.T) {
 	}
 }
 
+// An offer whose answer was lost may have been made twice, on two relays. The call is where it
+// was answered, whatever the shared map says.
+func TestCallThatWasMadeTwice(t *testing.T) {
+	shared := &fakeMap{relays: map[string]string{"c": "never"}}
+	u := start(t, func(c *Config) { c.Shared, c.LocateTimeout = shared, 2*time.Second })
+	session := func(toTag string) relayOption {
+		doc := sessionDoc("c", "f")
+		if doc.ToTag = nil; toTag != "" {
+			doc.ToTag = &toTag
+		}
+		return handling(func(c relaylink.Command) (string, bool) {
+			return docText([]report.Session{doc}), c.Name == relaylink.Session
+		})
+	}
+	never, answered := u.relay("never", session("")), u.relay("answered", session("t"))
+	if got := u.module().ask(message{call: "c", from: "f", to: "t"}.String()); got != ports {
+		t.Errorf("got %q", got)
+	}
+	if n, m := never.count(relaylink.Update), answered.count(relaylink.Update); n != 0 || m != 1 {
+		t.Errorf("%d updates where it was never answered, %d where it was", n, m)
+	}
+}
+
 // A call whose relay is not connected yet, but named by the shared map, is waited for: it
 // would be placed anew otherwise, and be on two relays.
 func TestSharedMapNamesARelayThatComes(t *testing.T) {

@@ -62,9 +62,9 @@ const recordOverhead = 200
 type Outbox struct {
 	cfg          Config
 	log          *slog.Logger
-	name, prefix string        // of its stream, and of its subjects
-	patience     time.Duration // with a cluster that elects a leader
+	name, prefix string // of its stream, and of its subjects
 	disk         disk
+	patience     time.Duration // with a cluster that elects a leader
 	healing      chan struct{} // closed by Close; nil: not ours to heal
 	healed       sync.WaitGroup
 

@@ -41,7 +41,7 @@ func (c *Cluster) Outboxes(local *Outbox) *Outboxes {
 		c.wg.Go(func() {
 			own := c.outbox(sharedStream + safe(c.cfg.Name))
 			c.until("open the outbox of this dispatcher", func(ctx context.Context) error {
-				if err := own.make(ctx, c.store(), c.cfg.Replicas); err != nil {
+				if err := own.make(ctx, store{js: c.node.js}, c.cfg.Replicas); err != nil {
 					return err
 				}
 				b.mu.Lock()
@@ -58,13 +58,10 @@ func (c *Cluster) Outboxes(local *Outbox) *Outboxes {
 func (c *Cluster) outbox(stream string) *Outbox {
 	cfg := Config{MaxDisk: c.cfg.MaxDisk}
 	cfg.setDefaults()
-	o := &Outbox{cfg: cfg, log: c.log, name: stream, patience: addTime, store: c.store()}
+	o := &Outbox{cfg: cfg, log: c.log, name: stream, patience: addTime, store: store{js: c.node.js}}
 	o.prefix = sharedPrefix + strings.TrimPrefix(stream, sharedStream) + "."
 	return o
 }
-
-// store is the cluster's, with no stream yet.
-func (c *Cluster) store() store { return store{js: c.node.js} }
 
 // Add keeps a record, see Outbox.Add. While the cluster elects a leader it waits for some
 // time: whoever brings the record keeps it until then.
@@ -107,9 +104,9 @@ func (b *Outboxes) all(ctx context.Context) (list []*Outbox, err error) {
 	return list, streams.Err()
 }
 
-// Each runs what receives on every outbox that there is or will be, each in a goroutine of
+// each runs what receives on every outbox that there is or will be, each in a goroutine of
 // its own, until ctx ends.
-func (b *Outboxes) Each(ctx context.Context, what string, receive func(context.Context, *Outbox) error) {
+func (b *Outboxes) each(ctx context.Context, what string, receive func(context.Context, *Outbox) error) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	known := map[string]bool{}
@@ -140,27 +137,25 @@ func (b *Outboxes) Each(ctx context.Context, what string, receive func(context.C
 // Outbox.Receive.
 func (b *Outboxes) Receive(ctx context.Context, receiver string, h Handler) error {
 	turn := make(chan struct{}, 1)
-	inTurn := Handler{One: func(ctx context.Context, r Record) error {
-		return take(ctx, turn, func() error { return h.One(ctx, r) })
+	inTurn := func(ctx context.Context, handle func() error) error {
+		select {
+		case turn <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		defer func() { <-turn }()
+		return handle()
+	}
+	one := Handler{One: func(ctx context.Context, r Record) error {
+		return inTurn(ctx, func() error { return h.One(ctx, r) })
 	}}
 	if h.Many != nil {
-		inTurn.Many = func(ctx context.Context, list []Record) error {
-			return take(ctx, turn, func() error { return h.Many(ctx, list) })
+		one.Many = func(ctx context.Context, list []Record) error {
+			return inTurn(ctx, func() error { return h.Many(ctx, list) })
 		}
 	}
-	b.Each(ctx, receiver, func(ctx context.Context, o *Outbox) error { return o.Receive(ctx, receiver, inTurn) })
+	b.each(ctx, receiver, func(ctx context.Context, o *Outbox) error { return o.Receive(ctx, receiver, one) })
 	return nil
-}
-
-// take does something while nobody else does.
-func take(ctx context.Context, turn chan struct{}, do func() error) error {
-	select {
-	case turn <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { <-turn }()
-	return do()
 }
 
 // Queue tells what waits for a receiver, here and in the cluster; only here when the cluster

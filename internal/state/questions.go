@@ -15,9 +15,9 @@ type Questions struct {
 }
 
 const (
-	headerKnown  = "Known"
-	atOnce       = 64                    // questions that are answered at the same time; more are left to others
-	repeatAsking = 50 * time.Millisecond // until somebody is heard: a server that starts has no connections yet
+	headerKnown   = "Known"
+	answersAtOnce = 64                    // questions that are answered at the same time; more are left to others
+	repeatAsking  = 50 * time.Millisecond // until somebody is heard: a server that starts has no connections yet
 )
 
 // Questions opens a topic.
@@ -28,7 +28,7 @@ func (c *Cluster) Questions(topic string) *Questions {
 // Answer has questions answered until the cluster is left. nil means: not known here.
 func (q *Questions) Answer(answer func(ctx context.Context, question []byte) []byte) error {
 	c := q.cluster
-	turns := make(chan struct{}, atOnce)
+	turns := make(chan struct{}, answersAtOnce)
 	sub, err := c.node.conn.SubscribeSync(q.subject)
 	if err != nil {
 		return err
