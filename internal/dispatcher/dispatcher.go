@@ -72,7 +72,8 @@ type Dispatcher struct {
 	owed           owed
 	unheard        unheard
 	keptLost       lostSum // of what LostCallsFile holds
-	lostFileBad    bool    // it could not be written
+	nextKeepLost   time.Time
+	lostFileBad    bool // it could not be written
 }
 
 // New checks the configuration. Nothing is opened before Run.

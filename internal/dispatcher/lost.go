@@ -93,15 +93,17 @@ func (d *Dispatcher) payOwed(now time.Time) {
 		}
 	}
 	d.owed.mu.Unlock()
-	for _, o := range due {
+	for i, o := range due {
 		s := o.session()
 		if err := d.callFinished(s); err != nil {
 			d.count.finishErrors.Add(1)
 			d.log.Error("partial record of a call was not taken over, it will be tried again", "call_id", s.CallID, "record", s.RecordID, "error", err)
 			d.owed.mu.Lock()
-			d.owed.byRecord[o.record] = o
-			d.owed.mu.Unlock()
-			continue
+			defer d.owed.mu.Unlock()
+			for _, later := range due[i:] {
+				d.owed.byRecord[later.record] = later
+			}
+			return
 		}
 		d.count.finished.Add(1)
 		d.count.partial.Add(1)

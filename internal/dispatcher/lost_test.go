@@ -244,3 +244,30 @@ func TestLostCallsCannotBeKept(t *testing.T) {
 		t.Errorf("said %d times", n)
 	}
 }
+
+// A clock that is set forward or back costs no call and makes no record.
+func TestClockIsSet(t *testing.T) {
+	for _, by := range []time.Duration{-48 * time.Hour, 48 * time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			u := start(t, nil)
+			r := u.relay("a")
+			answered(u, r, "c1")
+			u.pass(by)
+			u.pass(time.Second)
+			if s := u.Stats(); s.Calls != 1 || s.Relays != 1 || s.LostCalls != 0 || len(u.records()) != 0 {
+				t.Errorf("%+v, records %+v", s, u.records())
+			}
+			m := u.module()
+			for _, step := range [][2]string{
+				{offer("c2"), ports},
+				{message{call: "c1", from: "f", to: "t"}.String(), ports},
+				{remove("c1", "f", "t"), "removed"},
+			} {
+				if got := m.ask(step[0]); got != step[1] {
+					t.Errorf("%q: got %q, want %q", step[0], got, step[1])
+				}
+			}
+			eventually(t, "one record", func() bool { return len(u.records()) == 1 && !u.records()[0].Partial })
+		})
+	}
+}

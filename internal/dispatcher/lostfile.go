@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"example.org/mediaproxy/internal/wire/relaylink"
@@ -46,6 +47,19 @@ func (r lostRecord) call() lostCall {
 	return c
 }
 
+// keepLostShare bounds the time that goes into the file: a long one is written less often.
+const keepLostShare = 20
+
+// keepLostSoon writes the file, unless it took so long the last time that it has to wait.
+func (d *Dispatcher) keepLostSoon() {
+	began := time.Now()
+	if began.Before(d.nextKeepLost) {
+		return
+	}
+	d.keepLost()
+	d.nextKeepLost = began.Add(keepLostShare * time.Since(began))
+}
+
 // keepLost writes the file anew if it would say something else, and says whether the next
 // process will know. The caller is the only one.
 func (d *Dispatcher) keepLost() bool {
@@ -82,18 +96,29 @@ func (d *Dispatcher) lostNow(away map[*relayState]*lostRelay) lostFile {
 		f.Owed = append(f.Owed, o.call())
 	}
 	d.owed.mu.Unlock()
-	d.calls.snapshot(func(c *callState) bool {
-		if r := away[c.relay]; r != nil && c.expired.IsZero() && c.placing == nil {
-			left := c.lostRecordLocked().call()
-			left.Relay, left.HungUp = "", c.hungUp
-			r.Calls = append(r.Calls, left)
+	for r, file := range away {
+		for some := range slices.Chunk(d.calls.of(r, func(*callState) bool { return true }), lostAtOnce) {
+			file.Calls = d.calls.appendLost(file.Calls, r, some)
 		}
-		return false
-	})
-	for _, r := range away {
-		f.Relays = append(f.Relays, *r)
+		f.Relays = append(f.Relays, *file)
 	}
 	return f
+}
+
+// lostAtOnce is how many calls are copied before others have the table again.
+const lostAtOnce = 1000
+
+func (t *callTable) appendLost(list []lostCall, r *relayState, calls []*callState) []lostCall {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range calls {
+		if c.relay == r && c.expired.IsZero() && c.placing == nil {
+			left := c.lostRecordLocked().call()
+			left.Relay, left.HungUp = "", c.hungUp
+			list = append(list, left)
+		}
+	}
+	return list
 }
 
 // lostSum is enough to see that the file has to change: nothing is added to a relay that

@@ -45,7 +45,7 @@ func (d *Dispatcher) maintain(now time.Time) {
 	d.forgetDead(now)
 	d.payOwed(now)
 	d.unheard.forget(now)
-	d.keepLost()
+	d.keepLostSoon()
 	if now.Sub(d.lastRetry) >= retryEvery {
 		d.lastRetry = now
 		d.running.Go(d.retryFinished)

@@ -102,7 +102,7 @@ func TestDiskReadOnly(t *testing.T) {
 	t.Cleanup(func() { command(t, "umount", "--lazy", dir) })
 	outbox := filepath.Join(dir, "outbox")
 	t.Run("first process", func(t *testing.T) {
-		o, said := openSaying(t, outbox)
+		o, said := openSaying(t, Config{Dir: outbox})
 		add(t, o, "before", "a")
 		if err := os.WriteFile("/sys/fs/ext4/"+device+"/trigger_fs_error", []byte("1"), 0); err != nil {
 			t.Fatal(err)

@@ -32,17 +32,21 @@ var ErrFull = errors.New("the outbox is full")
 
 // Config of an Outbox. Zero values mean the defaults.
 type Config struct {
-	Dir     string        // of the outbox alone; required
-	MaxDisk int64         // bytes, 4 GiB
-	Handle  time.Duration // how long the handler of one record may take, 60 s
-	Reserve int64         // bytes that have to stay free on the disk, 16 MiB
-	Silence time.Duration // of a process that handles a record, after which another one gets it, 10 s
+	Dir     string           // of the outbox alone; required
+	MaxDisk int64            // bytes, 4 GiB
+	Handle  time.Duration    // how long the handler of one record may take, 60 s
+	Reserve int64            // bytes that have to stay free on the disk, 16 MiB
+	Wall    func() time.Time // the clock of the day, time.Now
+	Silence time.Duration    // of a process that handles a record, after which another one gets it, 10 s
 }
 
 func (c *Config) setDefaults() {
 	c.MaxDisk = cmp.Or(c.MaxDisk, 4<<30)
 	c.Handle = cmp.Or(c.Handle, time.Minute)
 	c.Reserve = cmp.Or(c.Reserve, 16<<20)
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
 	c.Silence = cmp.Or(c.Silence, 10*time.Second)
 }
 

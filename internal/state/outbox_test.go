@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -54,10 +55,10 @@ func open(t *testing.T, cfg Config) *Outbox {
 }
 
 // openSaying opens an outbox whose log can be read.
-func openSaying(t *testing.T, dir string) (*Outbox, func() string) {
+func openSaying(t *testing.T, cfg Config) (*Outbox, func() string) {
 	t.Helper()
 	log := &lines{}
-	o, err := Open(Config{Dir: dir}, slog.New(slog.NewTextHandler(log, nil)))
+	o, err := Open(cfg, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +228,46 @@ func TestManyAtOnce(t *testing.T) {
 	slices.Sort(stored)
 	if n := len(stored); n != all || len(slices.Compact(stored)) != all {
 		t.Errorf("%d records stored, want %d, each once", n, all)
+	}
+}
+
+// When the clock of the host is set, records that failed do not wait until it is as late again.
+func TestClockIsSet(t *testing.T) {
+	for _, by := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		t.Run(by.String(), func(t *testing.T) {
+			var moved atomic.Int64
+			o, said := openSaying(t, Config{Dir: t.TempDir(), Wall: func() time.Time { return time.Now().Add(time.Duration(moved.Load())) }})
+			var failing atomic.Bool
+			failing.Store(true)
+			r := receive(t, o, "a", func(Record) error {
+				if failing.Load() {
+					return errors.New("not now")
+				}
+				return nil
+			})
+			add(t, o, "r", "a")
+			eventually(t, "it has failed twice", func() bool { return len(r.ids()) == 2 })
+			failing.Store(false)
+			moved.Store(int64(by))
+			add(t, o, "another", "a") // wakes the receiver, which looks at the clock now and then
+			eventually(t, "nothing waits", func() bool { return waiting(t, o, "a") == 0 })
+			if !strings.Contains(said(), "the clock of the host was set") {
+				t.Errorf("said %s", said())
+			}
+		})
+	}
+}
+
+func TestClockWatch(t *testing.T) {
+	var moved time.Duration
+	c := watchClock(func() time.Time { return time.Now().Add(moved) })
+	for _, step := range []struct {
+		by   time.Duration
+		want bool
+	}{{0, false}, {time.Second, false}, {-10 * time.Second, true}, {0, false}, {time.Hour, true}, {-time.Second, false}} {
+		if moved += step.by; c.wasSet() != step.want {
+			t.Errorf("set by %v: want %v", step.by, step.want)
+		}
 	}
 }
 

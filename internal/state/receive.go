@@ -44,7 +44,17 @@ func (o *Outbox) Receive(ctx context.Context, receiver string, h Handler) error 
 		return fmt.Errorf("receive for %s: %w", receiver, err)
 	}
 	failures := 0
+	clock := watchClock(o.cfg.Wall)
 	for {
+		if clock.wasSet() {
+			// The server counts by the clock of the day how long a record has waited: after
+			// that was set back, one that failed before would wait until then once more.
+			o.log.Warn("the clock of the host was set: records that are to be tried again are tried now", "receiver", receiver)
+			if err := s.js.DeleteConsumer(ctx, o.name, receiver); err != nil {
+				return fmt.Errorf("receive for %s: %w", receiver, err)
+			}
+			return o.Receive(ctx, receiver, h)
+		}
 		list, err := o.next(ctx, consumer, h.Many != nil && failures == 0)
 		switch {
 		case ctx.Err() != nil:

@@ -54,7 +54,7 @@ func TestDamagedBlock(t *testing.T) {
 			if err := os.WriteFile(strings.Replace(file, dir, folder, 1), bad, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			o, said := openSaying(t, folder)
+			o, said := openSaying(t, Config{Dir: folder})
 			if n := waiting(t, o, "b"); n < records-1 || n > records {
 				t.Errorf("%d records wait, there were %d", n, records)
 			}
@@ -84,7 +84,7 @@ func TestTornBlock(t *testing.T) {
 	if err := os.WriteFile(file, sound[:len(sound)-7], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o, said := openSaying(t, dir)
+	o, said := openSaying(t, Config{Dir: dir})
 	if n := waiting(t, o, "b"); n != 9 {
 		t.Errorf("%d records wait, want 9", n)
 	}
@@ -167,7 +167,7 @@ func TestDamagedNotes(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				o, said := openSaying(t, folder)
+				o, said := openSaying(t, Config{Dir: folder})
 				if n := waiting(t, o, "b"); n != 10 {
 					t.Errorf("%d records wait, want 10", n)
 				}
