@@ -52,16 +52,15 @@ func (q *finishQueue) end() {
 	q.ready.Broadcast()
 }
 
-// next fills list with what waits, at least one. None: it has ended.
-func (q *finishQueue) next(list []finished) []finished {
+// next takes so many of what waits, at least one. None: it has ended.
+func (q *finishQueue) next(most int) []finished {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for len(q.items) == 0 && !q.ended {
 		q.ready.Wait()
 	}
-	n := min(cap(list), len(q.items))
-	list = append(list[:0], q.items[:n]...)
-	clear(q.items[:n])
+	n := min(most, len(q.items))
+	list := q.items[:n:n]
 	if q.items = q.items[n:]; len(q.items) == 0 {
 		q.items = nil // let go of what a burst needed
 	}
@@ -75,9 +74,8 @@ const finishTogether = 32
 // finishLoop hands finished calls over, acknowledges them, and answers pings of
 // old relays after all that came before them.
 func (l *link) finishLoop() {
-	list := make([]finished, 0, finishTogether)
 	for {
-		list = l.finish.next(list)
+		list := l.finish.next(finishTogether)
 		if len(list) == 0 {
 			return
 		}
@@ -91,7 +89,7 @@ func (l *link) finishLoop() {
 			group.Go(func() { l.d.handOver(l, f) })
 		}
 		group.Wait()
-		clear(list)
+		clear(list) // the queue may keep the array for a while
 	}
 }
 

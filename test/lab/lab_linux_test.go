@@ -181,6 +181,23 @@ func TestCalls(t *testing.T) {
 	}
 }
 
+// TestManyLaps makes every call of mode engage ten times in a row.
+func TestManyLaps(t *testing.T) {
+	if !soak() {
+		return // the calls are those of TestCalls
+	}
+	needs(t)
+	for lap := range 10 {
+		t.Run(fmt.Sprint("lap ", lap+1), func(t *testing.T) {
+			t.Parallel()
+			list, out, code := runLab(t.Context(), t, nil, "-n", "netns", "-m", "engage", "all")
+			if len(list) == 0 || code != 0 || !strings.HasSuffix(list[len(list)-1].line, " scenarios=20 failed=0") || strings.Contains(out, "SKIP") {
+				t.Errorf("run.sh ended with %d:\n%s", code, out)
+			}
+		})
+	}
+}
+
 // count makes a test out of a line of the lab.
 func count(t *testing.T, v verdict, skip []string) {
 	switch v.word {
