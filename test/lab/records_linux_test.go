@@ -105,7 +105,9 @@ func compareRecord(t *testing.T, s report.Session, sent map[string]uint64) {
 		t.Fatalf("%+v", s)
 	}
 	got := s.Streams[0]
-	if got.CallerPackets != sent["uac"] || got.CalleePackets != sent["uas"] || got.CallerBytes != sent["uac"]*audioBytes || got.CalleeBytes != sent["uas"]*audioBytes {
+	// The judge counts until the BYE; what a phone sends while that is on its way counts too.
+	few := func(relay, phone uint64) bool { return relay >= phone && relay <= phone+5 }
+	if !few(got.CallerPackets, sent["uac"]) || !few(got.CalleePackets, sent["uas"]) || got.CallerBytes != got.CallerPackets*audioBytes || got.CalleeBytes != got.CalleePackets*audioBytes {
 		t.Errorf("%d and %d packets, %d and %d bytes; the phones sent %v packets of %d bytes", got.CallerPackets, got.CalleePackets, got.CallerBytes, got.CalleeBytes, sent, audioBytes)
 	}
 	// 60 packets of 20 ms, and what the signalling takes.
