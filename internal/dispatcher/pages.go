@@ -36,6 +36,11 @@ const (
 	pauseFactor = 3
 	leastPause  = time.Millisecond
 	mostPause   = 4 * time.Millisecond
+	// A relay on this host that moves packets itself gets longer pauses, so that few
+	// packets meet a page at all; but for no more than this time in a reading.
+	calmPause   = 12 * time.Millisecond
+	calmReading = 6 * time.Second
+	calmFrom    = 500 // packets a second
 	// Answers of this length are likely to be pages; the memory of larger ones is
 	// not kept.
 	fromPage, toPage = 8 << 10, 256 << 10
@@ -148,7 +153,7 @@ func (l *link) turnPages(p *page, plain bool, each func(docs []json.RawMessage) 
 		if err != nil || next == 0 {
 			return err
 		}
-		l.d.rest(took)
+		l.d.rest(l.pauseAfter(took))
 		if p, err = l.pageAfter(next, plain); err != nil {
 			return err
 		}
@@ -163,15 +168,24 @@ func (l *link) pageSize() int {
 	return farPage
 }
 
+// pauseAfter is the pause after a page that the relay took so long for.
+func (l *link) pauseAfter(took time.Duration) time.Duration {
+	pause := min(max(pauseFactor*took, leastPause), mostPause)
+	if load := l.d.registry.loadOf(l); load.OwnPackets >= calmFrom && l.pageSize() == nearPage {
+		pause = max(pause, min(calmPause, calmReading*nearPage/time.Duration(max(load.Sessions, 1))))
+	}
+	return pause
+}
+
 // rest pauses after a page. One reading pauses at a time, so several together turn
 // no more pages than one.
-func (d *Dispatcher) rest(took time.Duration) {
+func (d *Dispatcher) rest(pause time.Duration) {
 	select {
 	case d.reader.pause <- struct{}{}:
 	case <-d.stopping:
 		return
 	}
-	timer := time.NewTimer(min(max(pauseFactor*took, leastPause), mostPause))
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -181,6 +181,32 @@ func TestReadingEndsWithItsClient(t *testing.T) {
 	})
 }
 
+// A relay on this host that moves packets itself is read slowly, but not for ever.
+func TestPauses(t *testing.T) {
+	for _, c := range []struct {
+		own      float64
+		sessions int
+		took     time.Duration
+		want     time.Duration
+	}{
+		{0, 4500, 0, leastPause},
+		{0, 4500, time.Second, mostPause},
+		{calmFrom - 1, 4500, 0, leastPause},
+		{10000, 4500, 0, calmPause},
+		{10000, 0, 0, calmPause},
+		{10000, 20000, 0, calmReading * nearPage / 20000},
+		{10000, 1000000, 0, leastPause},
+	} {
+		u := start(t, nil)
+		r := u.relay("a", greeting(func(h *relaylink.RelayHello) { h.Load.OwnPackets, h.Load.Sessions = c.own, c.sessions }))
+		l, _, _ := u.registry.current(u.registry.find(r.name))
+		if got := l.pauseAfter(c.took); got != c.want {
+			t.Errorf("%v packets/s, %d sessions, a page in %v: pause %v, want %v", c.own, c.sessions, c.took, got, c.want)
+		}
+		u.stop()
+	}
+}
+
 // Several readings together turn no more pages than one.
 func TestReadingsShareTheirPauses(t *testing.T) {
 	u := start(t, nil)
@@ -188,7 +214,7 @@ func TestReadingsShareTheirPauses(t *testing.T) {
 	begun := time.Now()
 	var resting sync.WaitGroup
 	for range n {
-		resting.Go(func() { u.rest(0) })
+		resting.Go(func() { u.rest(leastPause) })
 	}
 	resting.Wait()
 	if took := time.Since(begun); took < n*leastPause {

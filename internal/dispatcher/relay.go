@@ -141,6 +141,13 @@ func (g *registry) readyFor(name string) (bool, <-chan struct{}) {
 	return name == "" && len(g.relays) > 0, g.changed
 }
 
+// loadOf is what the relay of a connection said last of its load.
+func (g *registry) loadOf(l *link) relaylink.Load {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return l.relay.load
+}
+
 // links returns the connections, in the order of the relays' names.
 func (g *registry) links() []*link {
 	g.mu.Lock()

@@ -28,6 +28,7 @@ type Relay struct {
 
 	admission admission
 	traffic   traffic
+	own       ownPackets
 	count     counters
 	noise     noise
 	dirty     atomic.Bool // calls ended and were not yet reported

@@ -40,6 +40,29 @@ func (t *traffic) rate() float64 {
 	return t.bps
 }
 
+// ownPackets measures the packets that user space moves, each time it is asked.
+type ownPackets struct {
+	mu        sync.Mutex // guards what follows
+	since     time.Time
+	packets   uint64 // moved until since
+	perSecond float64
+}
+
+// leastOwn is the least time to measure over.
+const leastOwn = time.Second
+
+func (o *ownPackets) rate(now time.Time, packets uint64) float64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if passed := now.Sub(o.since); passed >= leastOwn {
+		if !o.since.IsZero() {
+			o.perSecond = float64(packets-o.packets) / passed.Seconds()
+		}
+		o.since, o.packets = now, packets
+	}
+	return o.perSecond
+}
+
 func (r *Relay) sample() {
 	if r.cfg.TrafficSampling > 0 {
 		r.traffic.sample(r.cfg.Now(), r.media.BytesRelayed(), r.cfg.TrafficSampling)
@@ -74,5 +97,7 @@ func (r *Relay) load() relaylink.Load {
 	for _, n := range r.calls.StreamCount() {
 		streams += n
 	}
-	return relaylink.Load{Sessions: r.calls.Len(), Streams: streams, BPS: r.traffic.rate(), PortsFree: r.media.PortsFree()}
+	moved := r.media.Moved()
+	return relaylink.Load{Sessions: r.calls.Len(), Streams: streams, BPS: r.traffic.rate(), PortsFree: r.media.PortsFree(),
+		OwnPackets: r.own.rate(r.cfg.Now(), moved.Packets-moved.KernelPackets)}
 }

@@ -32,15 +32,11 @@ type process struct {
 // place is where a program runs: on loopback with everything else, or as the host of
 // a traffic bed.
 type place struct {
-	bed  *traffic.Bed // nil: loopback
-	core int          // the only processor it may use, -1: any
-	wide bool         // a relay has nearly all ports, on loopback of IPv6 as well
-	accounts
+	bed   *traffic.Bed // nil: loopback
+	core  int          // the only processor it may use, -1: any
+	wide  bool         // a relay has nearly all ports, on loopback of IPv6 as well
+	books string       // back-ends of accounting; a cluster that has some runs beside one that has none, so its relay has an address of its own
 }
-
-// accounts are the back-ends of accounting. A cluster that has some runs beside one that has
-// none, so its relay has an address of its own.
-type accounts struct{ backends, webhook string }
 
 var loopback = place{core: -1}
 
@@ -54,7 +50,7 @@ func (p place) do(f func() error) error {
 
 func (p place) addr() netip.Addr {
 	switch {
-	case p.bed == nil && p.backends != "":
+	case p.bed == nil && p.books != "":
 		return netip.MustParseAddr("127.0.0.3")
 	case p.bed == nil:
 		return netip.MustParseAddr("127.0.0.1")
@@ -189,8 +185,8 @@ stream_timeout = 3600
 [TLS]
 certs_path = %[1]s/tls
 
-[Webhook]
-url = %[10]s
+[Database]
+dburi = sqlite:%[1]s/calls.db
 `
 
 // Ports of the relay and of rtpengine: above what loopback clients of other
@@ -237,7 +233,7 @@ func startCluster(s *settings, at place, fastPath string) (_ *cluster, err error
 			ips += ", ::1"
 		}
 	}
-	text := fmt.Sprintf(configuration, c.dir, free[0], free[1], first, relayPortsEnd, ips, fastPath, c.pins(), at.backends, at.webhook)
+	text := fmt.Sprintf(configuration, c.dir, free[0], free[1], first, relayPortsEnd, ips, fastPath, c.pins(), at.books)
 	if err := os.WriteFile(c.dir+"/config.ini", []byte(text), 0o600); err != nil {
 		return nil, err
 	}

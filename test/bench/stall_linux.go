@@ -84,7 +84,7 @@ func statisticsStall(s *settings) (rows []row, err error) {
 		return nil, err
 	}
 	phones.run()
-	time.Sleep(settleTime)
+	time.Sleep(2 * settleTime) // by then the relay has told its dispatcher that it moves packets
 	f := &stallFigures{}
 	for n := range stallTurns * s.rounds {
 		for k := range kinds {
@@ -99,11 +99,16 @@ func statisticsStall(s *settings) (rows []row, err error) {
 
 // turn takes the figures of one turn.
 func (f *stallFigures) turn(k kind, c *cluster, phones *phoneSet, sessions int) error {
-	readings := 0
+	readings, took := 0, stallTurn
 	something := func() error { time.Sleep(stallTurn); return nil }
 	switch k {
 	case reading:
-		something = func() (err error) { readings, err = c.readStatistics(sessions); return err }
+		something = func() (err error) {
+			began := time.Now()
+			readings, err = c.readStatistics(sessions)
+			took = time.Since(began)
+			return err
+		}
 	case burning:
 		self, err := os.Executable()
 		if err != nil {
@@ -137,8 +142,9 @@ func (f *stallFigures) turn(k kind, c *cluster, phones *phoneSet, sessions int) 
 		f.packets = append(f.packets, inRelay)
 	case reading:
 		n := float64(readings)
-		f.took = append(f.took, stallTurn.Seconds()*1000/n)
-		f.relay, f.dispatcher = append(f.relay, (inRelay-median(f.packets))/n), append(f.dispatcher, inDispatcher/n)
+		f.took = append(f.took, took.Seconds()*1000/n)
+		packets := median(f.packets) * took.Seconds() / stallTurn.Seconds()
+		f.relay, f.dispatcher = append(f.relay, (inRelay-packets)/n), append(f.dispatcher, inDispatcher/n)
 	}
 	return nil
 }

@@ -40,6 +40,9 @@ type Load struct {
 	Streams   int     `json:"streams"`
 	BPS       float64 `json:"bps"`
 	PortsFree int     `json:"ports_free"`
+	// OwnPackets are those that the relay's process moves itself, a second: its
+	// processors have to be left to them.
+	OwnPackets float64 `json:"own_packets,omitempty"`
 	// Draining repeats the flag of the greeting, so that a drain that began or
 	// was cancelled later is known; absent means unchanged.
 	Draining *bool `json:"draining,omitempty"`
