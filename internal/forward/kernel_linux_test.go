@@ -200,7 +200,7 @@ func checkLarge(t *testing.T, table Table, c *call) {
 			t.Logf("%+v, %+v, %+v", c.table.Stats(), c.a.Counters(), c.b.Counters())
 		}
 	}()
-	before := table.Stats()
+	before := countedAll(table)
 	for i := range 3 {
 		sendSized(t, c.caller, 4000+i, 64, 0, c.a.Local())
 		got, from := receive(t, c.callee)
@@ -217,6 +217,19 @@ func checkLarge(t *testing.T, table Table, c *call) {
 		s := table.Stats()
 		return s.Kernel.Packets == before.Kernel.Packets && s.Packets == before.Packets+3
 	})
+}
+
+// countedAll are the counts when all that was received is in them: a packet is counted after
+// it was sent.
+func countedAll(table Table) Stats {
+	for s := table.Stats(); ; {
+		time.Sleep(20 * time.Millisecond)
+		now := table.Stats()
+		if now.Packets == s.Packets {
+			return now
+		}
+		s = now
+	}
 }
 
 // sendSized sends bytes that count up, with hops and class.

@@ -194,8 +194,8 @@ func (r round) compare(t *testing.T, b *books, storm *storm) {
 		t.Errorf("%d requests were refused more than 1 s after a restart, %d not answered within %v", tally.unknown, tally.late, module.Timeout)
 	}
 	out, _ := ctl("accounting")
-	t.Logf("%d calls, %d kills of the %s: %d rows, %d calls with the RADIUS server, %d of their records came again; %d requests, of these %d cut off, %d refused near a kill, %d later, %d late; slowest answer %v\n%s",
-		len(answered), r.kills, r.name, len(rows), len(sent), doubles, tally.requests, tally.cut, tally.early, tally.unknown, tally.late, tally.slowest, out)
+	t.Logf("%d calls, %d kills of the %s: %d rows, %d calls with the RADIUS server, %d of their records came again; %d requests, of these %d cut off, %d refused near a kill, %d later, %d late, %d while the machine stood still (%d times); slowest answer %v\n%s",
+		len(answered), r.kills, r.name, len(rows), len(sent), doubles, tally.requests, tally.cut, tally.early, tally.unknown, tally.late, tally.stood, len(storm.stalls), tally.slowest, out)
 }
 
 // eventually waits until nothing is left, longer than other tests do: what was being stored

@@ -21,6 +21,7 @@ type tally struct {
 	early    int // refused while something was down, or up for less than a second
 	unknown  int // refused later
 	late     int // not answered in the module's time
+	stood    int // refused or late while the machine stood still: nobody's fault
 	slowest  time.Duration
 }
 
@@ -34,7 +35,8 @@ type storm struct {
 	mu       sync.Mutex
 	answered []string // calls that were set up and answered
 	tally    tally
-	settled  time.Time // from then on every call has to be known; zero: something is down
+	stalls   []time.Time // when the machine had stood still
+	settled  time.Time   // from then on every call has to be known; zero: something is down
 }
 
 func (s *storm) killed()    { s.settle(time.Time{}) }
@@ -61,22 +63,31 @@ func (s *storm) once(what func(*module.Client) error, mayBeOver bool) (done, cut
 		err = what(c)
 		c.Close()
 	}
+	took := time.Since(began)
+	if err != nil {
+		time.Sleep(20 * time.Millisecond) // watch is woken by the same end of a stall
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tally.requests++
 	timeout := net.Error(nil)
 	switch {
 	case err == nil:
-		s.tally.slowest = max(s.tally.slowest, time.Since(began))
+		s.tally.slowest = max(s.tally.slowest, took)
 		return true, false
 	case errors.Is(err, module.ErrRefused):
-		if mayBeOver || s.settled.IsZero() || began.Before(s.settled) {
+		switch {
+		case mayBeOver || s.settled.IsZero() || began.Before(s.settled):
 			s.tally.early++
-		} else {
+		case s.stoodSinceLocked(s.settled.Add(-time.Second)):
+			s.tally.stood++
+		default:
 			s.tally.unknown++
 			s.t.Logf("%v, %v after everything was up for a second", err, began.Sub(s.settled))
 		}
 		return false, false
+	case errors.As(err, &timeout) && timeout.Timeout() && s.stoodSinceLocked(began):
+		s.tally.stood++
 	case errors.As(err, &timeout) && timeout.Timeout():
 		s.tally.late++
 		s.t.Log(err)
@@ -84,6 +95,31 @@ func (s *storm) once(what func(*module.Client) error, mayBeOver bool) (done, cut
 		s.tally.cut++
 	}
 	return false, true
+}
+
+// stall is how long this process has to be kept from a processor to say that the machine
+// stands still: the dispatcher has 100 ms to spare of the module's 500.
+const stall = 80 * time.Millisecond
+
+// watch notes when the machine stands still, until the storm is over.
+func (s *storm) watch() {
+	for {
+		before := time.Now()
+		select {
+		case <-s.over:
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+		if now := time.Now(); now.Sub(before) > stall {
+			s.mu.Lock()
+			s.stalls = append(s.stalls, now)
+			s.mu.Unlock()
+		}
+	}
+}
+
+func (s *storm) stoodSinceLocked(from time.Time) bool {
+	return slices.ContainsFunc(s.stalls, func(at time.Time) bool { return at.After(from) })
 }
 
 func (s *storm) ask(what func(*module.Client) error) bool {
@@ -135,6 +171,7 @@ func (s *storm) call(id string) {
 func (s *storm) run() {
 	var calls sync.WaitGroup
 	defer calls.Wait()
+	calls.Go(s.watch)
 	tick := time.NewTicker(time.Second / rate)
 	defer tick.Stop()
 	for n := 0; ; n++ {
