@@ -165,18 +165,19 @@ func TestConstantsAreTheSameInBothLanguages(t *testing.T) {
 	if got := enums(t, "table.h"); !maps.Equal(got, want) {
 		t.Errorf("table.h has %v, Go %v", got, want)
 	}
-	program := enums(t, "flow.c")
+	counting := enums(t, "quality.h")
 	for name, want := range map[string]int64{"max_dropout": maxDropout, "max_misorder": maxMisorder} {
-		if program[name] != want {
-			t.Errorf("flow.c has %s = %d, Go %d", name, program[name], want)
+		if counting[name] != want {
+			t.Errorf("quality.h has %s = %d, Go %d", name, counting[name], want)
 		}
 	}
+	program := enums(t, "flow.c")
 	// A relay that is a little late must not have its next hops distrusted.
 	if trust := time.Duration(program["hop_trust_ns"]); trust < 3*beatInterval {
 		t.Errorf("next hops are trusted for %v with a heartbeat each %v", trust, beatInterval)
 	}
 	if types, ok := reflect.TypeFor[side]().FieldByName("types"); !ok || types.Type.Len() != 4 {
-		t.Errorf("flow.c looks at 4 payload types, Go at %v", types.Type)
+		t.Errorf("quality.h looks at 4 payload types, Go at %v", types.Type)
 	}
 }
 

@@ -57,7 +57,7 @@ const (
 )
 
 // observe looks at an RTP packet of the port's party. The kernel does the same
-// for those that it moves (account and sample in bpf/flow.c). The caller holds mu.
+// for those that it moves (account and sample in bpf/quality.h). The caller holds mu.
 func (e *entry) observe(now time.Duration, h rtp.Header) {
 	r := e.rec
 	e.countType(h.PayloadType)

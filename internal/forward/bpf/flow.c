@@ -7,57 +7,12 @@
 //
 //	look    which port, which entry; is it a plain datagram that can be moved
 //	judge   source is the flow's: move. Else up to user space, not too often
-//	account counters, loss, one packet of eight for jitter and payload type
+//	account counters, loss, one packet of eight for jitter and payload type: quality.h
 //
 // The entry points differ in how they rewrite: tc (this file), XDP (planned).
-#include "table.h"
-
-struct {
-	__uint(type, MAP_ARRAY);
-	__uint(max_entries, ports); // times the local addresses, set by the loader
-	__uint(map_flags, F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct flow);
-} flows SEC(".maps");
-
-struct {
-	__uint(type, MAP_ARRAY);
-	__uint(max_entries, ports);
-	__uint(map_flags, F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct side);
-} sides SEC(".maps");
-
-struct {
-	__uint(type, MAP_ARRAY);
-	__uint(max_entries, max_hops);
-	__uint(map_flags, F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct hop);
-} hops SEC(".maps");
-
-struct {
-	__uint(type, MAP_ARRAY);
-	__uint(max_entries, 1);
-	__uint(map_flags, F_MMAPABLE);
-	__type(key, __u32);
-	__type(value, struct globals);
-} globals SEC(".maps");
-
-struct {
-	__uint(type, MAP_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct counts);
-} stats SEC(".maps");
-
-// sockets of user space, by local address and processor
-struct {
-	__uint(type, MAP_SOCKMAP);
-	__uint(max_entries, max_sockets);
-	__type(key, __u32);
-	__type(value, __u64);
-} sockets SEC(".maps");
+#include "maps.h"
+#include "packet.h"
+#include "quality.h"
 
 // Processors that may see writes of another out of order need a barrier between
 // reading state and what it guards; the loader says so, and elsewhere the
@@ -66,35 +21,8 @@ const volatile __u8 weakly_ordered = 0;
 
 enum { pass = -1, drop = 2, moved = 7 }; // TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT
 
-enum { min_header = 12, stun_cookie = 0x2112A442, max_dropout = 3000, max_misorder = 100 };
 // A cached next hop is trusted while the relay lives that keeps it true.
 enum { hop_trust_ns = 5000000000ULL };
-
-// packet is what look finds.
-struct packet {
-	struct ethhdr *eth;
-	__u32 *source; // in the packet
-	__u32 words;   // of an address: 1 or 4
-	struct udphdr *udp;
-	__u8 *payload;
-	__u32 payload_len;
-	__u32 ip_len;
-	struct flow *flow;
-	__u32 index; // of flow
-	__u64 head;  // state and generation, as they were when flow was looked at
-};
-
-// own is a pointer whose way to its field the compiler does not share with those to
-// other fields. A process without CAP_PERFMON may not load a program that adds another
-// number to a pointer depending on how it came there.
-#define own(pointer)                                              \
-	({                                                        \
-		typeof(pointer) own_ = (pointer);                 \
-		asm volatile("# " line(__LINE__) : "+r"(own_));   \
-		own_;                                             \
-	})
-#define line(number) line_(number)
-#define line_(number) #number
 
 static __always_inline int same(const __u32 *a, const __u32 *b, __u32 words)
 {
@@ -134,153 +62,13 @@ static __always_inline __u32 state_of(__u64 head)
 #endif
 }
 
-// is_media is rtp.Classify of the Go side: neither STUN nor DTLS.
-static __always_inline int is_media(struct packet *p, void *end)
-{
-	__u8 *b = p->payload;
-	if (p->payload_len == 0 || (void *)(b + 1) > end)
-		return 1;
-	if (b[0] < 4) {
-		if (p->payload_len < 20 || (void *)(b + 8) > end)
-			return 1;
-		return *(__u32 *)(b + 4) != htonl(stun_cookie);
-	}
-	if (b[0] >= 20 && b[0] <= 63) {
-		if (p->payload_len < 13 || (void *)(b + 3) > end)
-			return 1;
-		return !(b[1] == 0xfe && (b[2] == 0xff || b[2] == 0xfd));
-	}
-	return 1;
-}
-
-static __always_inline int is_rtp(struct packet *p, void *end)
-{
-	__u8 *b = p->payload;
-	if (p->payload_len < min_header || (void *)(b + min_header) > end)
-		return 0;
-	if ((b[0] & 0xc0) != 0x80)
-		return 0;
-	__u8 type = b[1] & 0x7f;
-	return type < 64 || type > 95; // RFC 5761 section 4
-}
-
-// sample is done for two packets in a row of eight: the second knows what the
-// first left. Jitter is that of RFC 3550 A.8 over these pairs.
-static __always_inline void sample(__u32 index, __u8 *rtp, __u64 turn)
-{
-	struct side *s = map_lookup_elem(&sides, &index);
-	if (!s)
-		return;
-	__u8 type = rtp[1] & 0x7f;
-	__u16 sequence = ntohs(*(__u16 *)(rtp + 2));
-	__u32 stamp = ntohl(*(__u32 *)(rtp + 4));
-	__u64 now = ktime_get_ns();
-	if (turn == 0) {
-		s->prev_arrival = now;
-		s->prev_stamp = stamp;
-		s->prev_sequence = sequence;
-		s->armed = 1;
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			if ((__u32)s->types[i] != 0 && (__u8)(s->types[i] >> 32) == type) {
-				if ((__u32)s->types[i] < 0xfffffff0)
-					s->types[i] += 8;
-				return;
-			}
-		}
-		// A new type: the rarest gives way.
-		int rarest = 0;
-		__u32 fewest = (__u32)s->types[0];
-#pragma unroll
-		for (int i = 1; i < 4; i++) {
-			if ((__u32)s->types[i] < fewest) {
-				fewest = (__u32)s->types[i];
-				rarest = i;
-			}
-		}
-		__u64 fresh = (__u64)type << 32 | 8;
-		if (rarest == 0)
-			*own(&s->types[0]) = fresh;
-		else if (rarest == 1)
-			*own(&s->types[1]) = fresh;
-		else if (rarest == 2)
-			*own(&s->types[2]) = fresh;
-		else
-			*own(&s->types[3]) = fresh;
-		return;
-	}
-	if (s->armed && s->unit && s->unit_type == type && sequence == (__u16)(s->prev_sequence + 1)) {
-		__s64 sent = ((__s64)(__s32)(stamp - s->prev_stamp) * s->unit) >> 8;
-		__s64 d = (__s64)(now - s->prev_arrival) - sent;
-		if (d < 0)
-			d = -d;
-		if (d < 1000000000) {
-			__s64 j = s->jitter;
-			s->jitter = j + ((d - j) >> 4);
-		}
-	}
-	s->armed = 0;
-}
-
-// account counts a datagram that is moved.
-static __always_inline void account(struct packet *p, struct counts *c, __u64 now, void *end)
-{
-	struct flow *f = p->flow;
-	__u64 turn = __sync_fetch_and_add(&f->packets, 1) & 7;
-	__sync_fetch_and_add(&f->bytes, p->ip_len);
-	if (f->last_seen != now)
-		f->last_seen = now;
-	c->packets++;
-	c->bytes += p->ip_len;
-	if (!is_media(p, end))
-		return;
-	if (f->last_media != now)
-		f->last_media = now;
-	if (!f->first_media)
-		f->first_media = now;
-	if (!is_rtp(p, end))
-		return;
-	__u8 *b = p->payload;
-	__u16 sequence = ntohs(*(__u16 *)(b + 2));
-	__u32 ssrc = *(__u32 *)(b + 8);
-	ssrc = ntohl(ssrc);
-	if (!f->has_rtp || f->ssrc != ssrc) {
-		f->ssrc = ssrc;
-		f->sequence = sequence;
-		f->has_rtp = 1;
-	} else {
-		__u16 step = sequence - f->sequence;
-		if (step == 0) {
-			// a duplicate
-		} else if (step < max_dropout) {
-			if (step > 1)
-				f->lost += step - 1;
-			f->sequence = sequence;
-		} else if (step > 65536 - max_misorder) {
-			if (f->lost > 0)
-				f->lost--; // late: it is not lost after all
-		} else {
-			f->sequence = sequence; // the sender began anew (RFC 3550 A.1)
-		}
-	}
-	if (turn <= 1)
-		sample(p->index, b, turn);
-}
-
-// same_stream says whether a datagram may be of the party's RTP stream: its SSRC is a
-// number that nobody can guess who does not see the stream.
-static __always_inline int same_stream(struct packet *p, void *end)
-{
-	return p->flow->has_rtp && is_rtp(p, end) && ntohl(*(__u32 *)(p->payload + 8)) == p->flow->ssrc;
-}
-
 // early says whether a turn has not come yet; one in the far future is of a clock that
 // began anew since.
 static __always_inline int early(__u64 turn, __u64 now) { return now < turn && turn - now < 1000000000; }
 
-// raise lets a datagram of nobody's flow go up to user space, unless its port had
-// one a moment ago, or all decided ports together. The party's known addresses and its stream have a turn of their
-// own, so that a phone that moved is heard behind a sprayer.
+// raise lets a datagram of nobody's flow go up to user space, unless its port had one a
+// moment ago, or all decided ports together. The party's known addresses and its stream
+// have a turn of their own, so that a phone that moved is heard behind a sprayer.
 static __always_inline int raise(struct globals *g, struct packet *p, struct counts *c, __u64 now, __u32 state, void *end)
 {
 	struct side *s = map_lookup_elem(&sides, &p->index);
