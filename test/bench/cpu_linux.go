@@ -128,7 +128,7 @@ func (p *phoneSet) load(pid int) (l load, err error) {
 		user:   float64((user2 - user).Microseconds()) / float64(received),
 		system: float64((system2 - system).Microseconds()) / float64(received),
 		lost:   max(0, 1-float64(received)/float64(sent)),
-		p50:    h.quantile(0.5), p99: h.quantile(0.99),
+		p50:    h.Quantile(0.5), p99: h.Quantile(0.99),
 	}, nil
 }
 

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"example.org/mediaproxy/cmd/mediaproxy/bench"
 )
 
 const (
@@ -32,7 +34,7 @@ type phoneSet struct {
 	sides    [2]*side
 	sent     atomic.Uint64
 	received atomic.Uint64
-	took     atomic.Pointer[histogram] // how long packets took; nil: not looked at
+	took     atomic.Pointer[bench.Histogram] // how long packets took; nil: not looked at
 	ended    atomic.Bool
 	wg       sync.WaitGroup
 }
@@ -134,8 +136,8 @@ func (p *phoneSet) stop() {
 }
 
 // during returns how long packets took through the relay while something went on.
-func (p *phoneSet) during(something func() error) (*histogram, error) {
-	h := &histogram{}
+func (p *phoneSet) during(something func() error) (*bench.Histogram, error) {
+	h := &bench.Histogram{}
 	p.took.Store(h)
 	defer p.took.Store(nil)
 	return h, something()
@@ -143,7 +145,7 @@ func (p *phoneSet) during(something func() error) (*histogram, error) {
 
 // windows returns how long packets took in each of the windows into which the time of
 // something is cut, but for those in which the host took a processor from this machine.
-func (p *phoneSet) windows(each time.Duration, something func() error) (windows []*histogram, taken int, err error) {
+func (p *phoneSet) windows(each time.Duration, something func() error) (windows []*bench.Histogram, taken int, err error) {
 	over, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- p.watch(each, over, &windows, &taken) }()
 	err = something()
@@ -151,14 +153,14 @@ func (p *phoneSet) windows(each time.Duration, something func() error) (windows 
 	return windows, taken, cmp.Or(<-done, err)
 }
 
-func (p *phoneSet) watch(each time.Duration, over <-chan struct{}, windows *[]*histogram, taken *int) error {
+func (p *phoneSet) watch(each time.Duration, over <-chan struct{}, windows *[]*bench.Histogram, taken *int) error {
 	defer p.took.Store(nil)
 	for {
 		before, err := stolen()
 		if err != nil {
 			return err
 		}
-		h := &histogram{}
+		h := &bench.Histogram{}
 		p.took.Store(h)
 		select {
 		case <-over:
@@ -251,7 +253,7 @@ func (p *phoneSet) receive(fd int) {
 		h := p.took.Load()
 		for i := range n {
 			if h != nil && headers[i].Len == payloadSize && stamps[i].header.Type == unix.SCM_TIMESTAMPNS {
-				h.add(stamps[i].at.Nano() - int64(binary.BigEndian.Uint64(buffers[i][stampAt:])))
+				h.Add(time.Duration(stamps[i].at.Nano() - int64(binary.BigEndian.Uint64(buffers[i][stampAt:]))))
 			}
 		}
 	}

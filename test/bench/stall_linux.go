@@ -134,7 +134,7 @@ func (f *stallFigures) turn(k kind, c *cluster, phones *phoneSet, sessions int) 
 	}
 	f.taken += taken
 	for _, w := range windows {
-		f.p99[k] = append(f.p99[k], float64(w.quantile(0.99))/1e3)
+		f.p99[k] = append(f.p99[k], float64(w.Quantile(0.99))/1e3)
 	}
 	inRelay, inDispatcher := (relay2-relay).Seconds()*1000, (dispatcher2-dispatcher).Seconds()*1000
 	switch k {

@@ -47,31 +47,44 @@ func withoutEmpty(hs []control.Header) []control.Header {
 	return slices.DeleteFunc(hs, func(h control.Header) bool { return h.Value == "" })
 }
 
+func TestBucketsKeepTheirOrder(t *testing.T) {
+	for v := uint64(0); v < 1<<40; v += 1 + v/50 {
+		b := bucketOf(v)
+		low, high := floorOf(b), floorOf(b+1)
+		if v < low || v >= high {
+			t.Fatalf("value %d is in bucket %d of [%d, %d)", v, b, low, high)
+		}
+		if v >= subBuckets && float64(high-low) > 0.04*float64(v) {
+			t.Fatalf("bucket of %d is %d wide, more than 4 %%", v, high-low)
+		}
+	}
+}
+
 func TestQuantiles(t *testing.T) {
 	draw := rand.New(rand.NewPCG(1, 2))
-	var one, two, both histogram
+	var one, two, both Histogram
 	var all []time.Duration
 	for i := range 20_000 {
 		d := time.Duration(draw.ExpFloat64() * float64(3*time.Millisecond))
 		all = append(all, d)
 		if i%2 == 0 {
-			one.add(d)
+			one.Add(d)
 		} else {
-			two.add(d)
+			two.Add(d)
 		}
 	}
-	both.merge(&one, &two)
+	both.Merge(&one, &two)
 	slices.Sort(all)
 	for _, q := range []float64{0, .5, .99, .999, 1} {
 		want := all[min(int(q*float64(len(all))), len(all)-1)]
-		if got := both.quantile(q); got < want || float64(got) > 1.04*float64(want)+40 {
+		if got := both.Quantile(q); got < want || float64(got) > 1.04*float64(want)+40 {
 			t.Errorf("quantile %v is %v, want %v", q, got, want)
 		}
 	}
-	if both.count() != 20_000 || both.max() != all[len(all)-1] {
-		t.Errorf("%d times, the longest %v; want 20000, %v", both.count(), both.max(), all[len(all)-1])
+	if both.Count() != 20_000 || both.Max() != all[len(all)-1] {
+		t.Errorf("%d times, the longest %v; want 20000, %v", both.Count(), both.Max(), all[len(all)-1])
 	}
-	if d := (&histogram{}).quantile(.99); d != 0 {
+	if d := (&Histogram{}).Quantile(.99); d != 0 {
 		t.Errorf("quantile of nothing is %v", d)
 	}
 }
@@ -126,8 +139,8 @@ func TestRelayAnswers(t *testing.T) {
 		t.Errorf("the report of the new call is to be called %q, not as the dispatcher said", r.calls[1000])
 	}
 	r.orderLocked(relaylink.Order{Kind: relaylink.OrderAck, Body: []byte(r.record(300))})
-	if n := f.owed(); n != 0 || f.acks.count() != 1 {
-		t.Errorf("%d wait after it, %d came", n, f.acks.count())
+	if n := f.owed(); n != 0 || f.acks.Count() != 1 {
+		t.Errorf("%d wait after it, %d came", n, f.acks.Count())
 	}
 	for i, r := range f.relays {
 		for _, n := range []call{call(i)} {

@@ -37,7 +37,7 @@ type fleet struct {
 	running sync.WaitGroup
 	over    atomic.Bool // links end because we say so
 	pongs   atomic.Uint64
-	acks    histogram // from a call's end to its acknowledgement
+	acks    Histogram // from a call's end to its acknowledgement
 
 	mu      sync.Mutex // guards what follows
 	faults  []string

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// histogram counts times in buckets whose width grows with the time: 32 for each power
+// Histogram counts times in buckets whose width grows with the time: 32 for each power
 // of two, so that a quantile is right within 3 %. Any goroutine may add.
-type histogram struct {
+type Histogram struct {
 	buckets [64 * subBuckets]atomic.Uint64
 	longest atomic.Int64
 }
@@ -18,7 +18,8 @@ const (
 	subBuckets = 1 << subBits
 )
 
-func (h *histogram) add(d time.Duration) {
+// Add counts a time; a negative one as 0.
+func (h *Histogram) Add(d time.Duration) {
 	d = max(d, 0)
 	h.buckets[bucketOf(uint64(d))].Add(1)
 	for {
@@ -46,30 +47,32 @@ func floorOf(bucket int) uint64 {
 	return uint64(bucket&(subBuckets-1)|subBuckets) << shift
 }
 
-func (h *histogram) count() (n uint64) {
+// Count is how many times were added.
+func (h *Histogram) Count() (n uint64) {
 	for i := range h.buckets {
 		n += h.buckets[i].Load()
 	}
 	return n
 }
 
-// quantile is the end of the bucket below which the share q lies: never less than it was.
-func (h *histogram) quantile(q float64) time.Duration {
-	left := uint64(q * float64(h.count()))
+// Quantile is the end of the bucket below which the share q lies: never less than it was.
+func (h *Histogram) Quantile(q float64) time.Duration {
+	left := uint64(q * float64(h.Count()))
 	for i := range h.buckets {
 		n := h.buckets[i].Load()
 		if left < n {
-			return min(time.Duration(floorOf(i+1)), h.max())
+			return min(time.Duration(floorOf(i+1)), h.Max())
 		}
 		left -= n
 	}
-	return h.max()
+	return h.Max()
 }
 
-func (h *histogram) max() time.Duration { return time.Duration(h.longest.Load()) }
+// Max is the longest time.
+func (h *Histogram) Max() time.Duration { return time.Duration(h.longest.Load()) }
 
-// merge adds what others have counted.
-func (h *histogram) merge(others ...*histogram) {
+// Merge adds what others have counted.
+func (h *Histogram) Merge(others ...*Histogram) {
 	for _, o := range others {
 		for i := range o.buckets {
 			h.buckets[i].Add(o.buckets[i].Load())

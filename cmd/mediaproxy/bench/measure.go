@@ -155,7 +155,7 @@ func (m *measurement) watch(ctx context.Context) {
 func (m *measurement) settle(ctx context.Context) {
 	await(ctx, settling, func() bool { return m.f.owed() == 0 })
 	if m.t.webhook != nil {
-		ended := m.f.acks.count()
+		ended := m.f.acks.Count()
 		await(ctx, settling, func() bool { return m.t.webhook.count.Load() >= ended })
 		m.r.Stored = m.t.webhook.count.Load()
 	}
@@ -175,9 +175,9 @@ func (m *measurement) sum(p *sipProxy) {
 	}
 	reached := max(m.s.duration.Seconds(), p.last.Sub(p.start).Seconds())
 	r.UpdatesReached = float64(p.updates.Load()) / reached
-	all := &histogram{}
+	all := &Histogram{}
 	for i := range p.latency {
-		all.merge(&p.latency[i])
+		all.Merge(&p.latency[i])
 	}
 	r.Latency = append(r.Latency, summarise("all", all))
 	for i, name := range purposeNames {

@@ -173,7 +173,7 @@ func (r *relay) orderLocked(o relaylink.Order) {
 	case relaylink.OrderAck:
 		if had, ok := r.owed[string(o.Body)]; ok {
 			delete(r.owed, string(o.Body))
-			r.f.acks.add(time.Since(had.first))
+			r.f.acks.Add(time.Since(had.first))
 		}
 	case relaylink.OrderCommand:
 		before := len(r.out)

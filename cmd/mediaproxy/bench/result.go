@@ -76,9 +76,9 @@ type Process struct {
 	Errors    uint64  `json:"log_errors"`
 }
 
-func summarise(name string, h *histogram) Latency {
-	ms := func(q float64) float64 { return h.quantile(q).Seconds() * 1000 }
-	return Latency{name, h.count(), ms(.5), ms(.99), ms(.999), h.max().Seconds() * 1000}
+func summarise(name string, h *Histogram) Latency {
+	ms := func(q float64) float64 { return h.Quantile(q).Seconds() * 1000 }
+	return Latency{name, h.Count(), ms(.5), ms(.99), ms(.999), h.Max().Seconds() * 1000}
 }
 
 // print writes the result for a person.

@@ -43,8 +43,8 @@ type sipProxy struct {
 	start    time.Time
 	end      time.Time
 
-	latency  [purposes]histogram // of answered commands, since they were due
-	late     histogram           // how long after they were due commands were sent
+	latency  [purposes]Histogram // of answered commands, since they were due
+	late     Histogram           // how long after they were due commands were sent
 	offered  atomic.Uint64
 	answered atomic.Uint64
 	updates  atomic.Uint64 // of the answered
@@ -185,7 +185,7 @@ func (w *worker) ask(ctx context.Context, due time.Time, purpose int, r control.
 		p.failed("not sent", errors.New("others were not answered in time"))
 		return control.Answer{}, false
 	}
-	p.late.add(sent.Sub(due))
+	p.late.Add(sent.Sub(due))
 	line, err := w.exchange(sent, r)
 	if err != nil {
 		w.hangUp() // a late answer must not be taken for that of the next command
@@ -207,7 +207,7 @@ func (w *worker) ask(ctx context.Context, due time.Time, purpose int, r control.
 		return control.Answer{}, false
 	}
 	now := time.Now()
-	p.latency[purpose].add(now.Sub(due))
+	p.latency[purpose].Add(now.Sub(due))
 	p.answered.Add(1)
 	if purpose != forRemove {
 		p.updates.Add(1)
